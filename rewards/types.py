@@ -1,0 +1,64 @@
+"""What goes into scoring and what comes out. Plain frozen records, cheap to send to another process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Literal
+
+AnswerStyle = Literal["tags", "boxed"]
+
+
+class Outcome(StrEnum):
+    """What happened when a completion was judged. Only the first two say anything about the answer."""
+
+    CORRECT = "correct"
+    WRONG = "wrong"
+    NO_ANSWER = "no_answer"
+    MALFORMED = "malformed"
+    GOLD_UNUSABLE = "gold_unusable"
+    TIMED_OUT = "timed_out"
+    CRASHED = "crashed"
+
+
+@dataclass(frozen=True)
+class Response:
+    """One completion, as far as rewards may look at it."""
+
+    text: str
+    num_tokens: int
+    truncated: bool
+    """True when the length limit cut the completion off."""
+
+
+@dataclass(frozen=True)
+class ScoreRequest:
+    """One problem and all completions of its group: the unit that is scored together."""
+
+    id: str
+    question: str
+    gold: str
+    checker: str
+    responses: tuple[Response, ...]
+    opens_think: bool = False
+    """True when the prompt already ends with ``<think>``, so that completions start inside the thinking."""
+    answer_style: AnswerStyle = "tags"
+    """``tags``: the answer stands in ``<answer>…</answer>``; ``boxed``: in the last ``\\boxed{}``."""
+    columns: Mapping[str, Any] = field(default_factory=dict)
+    step: int = 0
+
+
+@dataclass(frozen=True)
+class Score:
+    """The verdict on one completion.
+
+    ``reward`` is the weighted sum of ``parts``; a part is None when its reward had no opinion or failed,
+    and then adds nothing.
+    """
+
+    reward: float
+    parts: Mapping[str, float | None]
+    outcome: Outcome
+    answer: str | None
+    """The extracted answer, or None when there is none."""
