@@ -1,0 +1,28 @@
+"""The same text: equal after Unicode folding (NFKC), with runs of white space as one blank."""
+
+from __future__ import annotations
+
+import unicodedata
+
+from rewards.errors import UnusableGoldError
+
+
+def check(gold: str, answer: str) -> bool:
+    """Equal, upper and lower case told apart."""
+    wanted = _fold(gold)
+    if not wanted:
+        raise UnusableGoldError("the gold is empty")
+    return _fold(answer) == wanted
+
+
+def check_ignoring_case(gold: str, answer: str) -> bool:
+    """Equal, upper and lower case not told apart."""
+    return check(gold.casefold(), answer.casefold())
+
+
+def check_gold(gold: str) -> str | None:
+    return None if _fold(gold) else "the gold is empty; give the expected text"
+
+
+def _fold(text: str) -> str:
+    return " ".join(unicodedata.normalize("NFKC", text).split())

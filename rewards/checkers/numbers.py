@@ -1,0 +1,113 @@
+"""Exact values of written numbers: integers, decimals, fractions, mixed and scientific numbers, per cent.
+
+Two numbers are equal when their exact values are. One exception: a decimal with at least `MIN_DIGITS`
+significant digits stands for a fraction that no decimal can write (1/12), when it is that fraction rounded or
+cut off at its last digit.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+
+MIN_DIGITS = 6
+_MAX_DIGITS = 400
+_MAX_EXPONENT = 400
+_PLAIN = r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]*)?|[0-9]+(?:\.[0-9]*)?|\.[0-9]+)"
+_EXPONENT = r"\^ ?(?:\{ ?([+-]?[0-9]{1,4}) ?\}|([0-9]))"
+_DECIMAL = re.compile(
+    rf"({_PLAIN})(?:[eE]([+-]?[0-9]{{1,4}})|(?: ?(?:\\times|\\cdot|\*|x) ?10 ?{_EXPONENT}))?"
+)
+_POWER_OF_TEN = re.compile(rf"10 ?{_EXPONENT}")
+_FRACTION = re.compile(rf"\\frac ?(?:\{{ ?({_PLAIN}) ?\}}|([0-9])) ?(?:\{{ ?({_PLAIN}) ?\}}|([0-9]))")
+_SLASH = re.compile(rf"({_PLAIN}) ?(?:/|\\div) ?({_PLAIN})")
+_REPEATING = re.compile(r"([0-9]{0,30})\.([0-9]{0,30}) ?\\(?:overline|bar) ?\{ ?([0-9]{1,30}) ?\}")
+_MIXED = re.compile(r"([0-9]+) ?(\\frac.*|(?<= )[0-9]+ ?/ ?[0-9]+)")
+
+
+@dataclass(frozen=True)
+class Written:
+    """A number and the unit of its last written decimal (None for fractions, which are exact)."""
+
+    value: Fraction
+    last_digit: Fraction | None = None
+    num_digits: int = 0
+
+
+def same_number(gold: Written, answer: Written) -> bool:
+    """Equal by value, or the one a long enough decimal of the other."""
+    return gold.value == answer.value or _is_decimal_of(answer, gold) or _is_decimal_of(gold, answer)
+
+
+def _is_decimal_of(decimal: Written, fraction: Written) -> bool:
+    if decimal.last_digit is None or fraction.last_digit is not None or decimal.num_digits < MIN_DIGITS:
+        return False
+    return not _terminates(fraction.value) and abs(decimal.value - fraction.value) < decimal.last_digit
+
+
+def _terminates(value: Fraction) -> bool:
+    rest = value.denominator
+    for prime in (2, 5):
+        while rest % prime == 0:
+            rest //= prime
+    return rest == 1
+
+
+def parse_number(text: str) -> Written | None:
+    """The number that normalised LaTeX `text` writes, or None when it is anything else."""
+    if len(text) > _MAX_DIGITS:
+        return None
+    text = text.strip()
+    percent = text.endswith("\\%")
+    body = text.removesuffix("\\%").strip() if percent else text
+    negative = body.startswith("-")
+    written = _unsigned(body[1:].strip() if body[:1] in "+-" else body)
+    if written is None:
+        return None
+    scale = Fraction(-1 if negative else 1, 100 if percent else 1)
+    last_digit = None if written.last_digit is None else written.last_digit * abs(scale)
+    return Written(written.value * scale, last_digit, written.num_digits)
+
+
+def _unsigned(text: str) -> Written | None:
+    if match := _POWER_OF_TEN.fullmatch(text):
+        return _power_of_ten(int(match[1] or match[2]))
+    if match := _DECIMAL.fullmatch(text):
+        return _decimal(match[1], int(match[2] or match[3] or match[4] or 0))
+    if match := _REPEATING.fullmatch(text):
+        return _repeating(match[1], match[2], match[3])
+    if match := _FRACTION.fullmatch(text):
+        return _quotient(match[1] or match[2], match[3] or match[4])
+    if match := _SLASH.fullmatch(text):
+        return _quotient(match[1], match[2])
+    if match := _MIXED.fullmatch(text):
+        part = _unsigned(match[2].strip())
+        return None if part is None else Written(int(match[1]) + part.value)
+    return None
+
+
+def _power_of_ten(exponent: int) -> Written | None:
+    return None if abs(exponent) > _MAX_EXPONENT else Written(Fraction(10) ** exponent)
+
+
+def _decimal(digits: str, exponent: int) -> Written | None:
+    if abs(exponent) > _MAX_EXPONENT:
+        return None
+    whole, _, decimals = digits.replace(",", "").partition(".")
+    last_digit = Fraction(10) ** (exponent - len(decimals))
+    value = int(whole + decimals) * last_digit
+    return Written(value, last_digit, len((whole + decimals).lstrip("0")))
+
+
+def _repeating(whole: str, fixed: str, period: str) -> Written:
+    """``0.1\\overline{6}`` is ``0.1 + 6 / 90``."""
+    start = Fraction(int(whole + fixed or 0), 10 ** len(fixed))
+    return Written(start + Fraction(int(period), (10 ** len(period) - 1) * 10 ** len(fixed)))
+
+
+def _quotient(numerator: str, denominator: str) -> Written | None:
+    top, bottom = _decimal(numerator, 0), _decimal(denominator, 0)
+    if top is None or bottom is None or bottom.value == 0:
+        return None
+    return Written(top.value / bottom.value)

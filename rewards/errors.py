@@ -1,0 +1,21 @@
+"""The two ways in which a gold and an answer can fail to be comparable, and how errors name their place."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UnusableGoldError(ValueError):
+    """The gold itself is at fault: no answer could ever be judged against it."""
+
+
+class MalformedAnswerError(ValueError):
+    """The answer is not of the kind that the checker reads, or exceeds a limit."""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """The advice at the end of an error: the nearest known word, or all of them."""
+    names = sorted(known)
+    near = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
+    return f"did you mean {near[0]!r}?" if near else f"use one of {', '.join(names)}"

@@ -1,0 +1,272 @@
+"""Worker processes that are killed when a call takes too long, and the thread that drives them.
+
+Time limits hold because the parent sends SIGKILL: no signal handler, alarm or thread time-out is involved. A
+job is a sequence of calls. It goes to one worker, which sends back each result as it is worked out, so that
+when a call has to be killed, the ones before it keep their results and the ones behind it go on in a fresh
+worker.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import socket
+import struct
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection, wait
+from typing import Any, Literal, Self
+
+from rewards.process import Child, ChildDied
+from rewards.worker import Call, SetUp
+
+_START_UP_S = 120.0
+_PIPE_TIMEOUT_S = 5.0
+_MAX_MESSAGE_BYTES = 1 << 20
+_MAX_FAILED_STARTS = 3
+
+
+class PoolError(RuntimeError):
+    """The pool cannot go on: its workers do not start, it was closed, or its driver failed."""
+
+
+@dataclass(frozen=True)
+class CallResult:
+    """`value` is meaningful when `status` is done; `detail` says what happened otherwise."""
+
+    status: Literal["done", "timed_out", "crashed"]
+    value: Any = None
+    detail: str = ""
+
+
+@dataclass
+class _Job:
+    payloads: list[bytes]
+    results: list[CallResult] = field(default_factory=list)
+    future: Future[list[CallResult]] = field(default_factory=Future)
+
+    @property
+    def is_done(self) -> bool:
+        return len(self.results) == len(self.payloads)
+
+
+class _Worker:
+    """A child, what it works on, and by when it must answer (None while it has nothing to do)."""
+
+    def __init__(self, set_up: SetUp) -> None:
+        path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
+        self.child = Child("rewards.worker", env={"PYTHONPATH": path})
+        self.job: _Job | None = None
+        self.is_ready = False
+        self.num_calls = 0
+        self.deadline: float | None = time.monotonic() + _START_UP_S
+        _never_block_for_long(self.child.connection)
+        self.child.send(set_up)
+
+    @property
+    def is_idle(self) -> bool:
+        return self.is_ready and self.job is None
+
+
+class WorkerPool:
+    """Up to `num_workers` processes, started when there is work for them.
+
+    `deadline_s` is wall-clock time for each single call; starting a worker has its own, generous limit.
+    `memory_bytes` is what a call may allocate beyond a worker's own size. A worker is replaced after
+    `recycle_after` calls. Not to be shared between threads, but for `submit`.
+    """
+
+    def __init__(
+        self, num_workers: int, deadline_s: float, set_up: SetUp | None = None, recycle_after: int = 20_000
+    ) -> None:
+        self._num_workers = num_workers
+        self._deadline_s = deadline_s
+        self._set_up = set_up or SetUp()
+        self._recycle_after = recycle_after
+        self._workers: list[_Worker] = []
+        self._num_wanted = 0
+        self._num_failed_starts = 0
+        self._lock = threading.Lock()
+        self._queue: deque[_Job] = deque()
+        self._is_woken = False
+        self._closing = False
+        self._error: BaseException | None = None
+        self._waking, self._wake = Pipe(duplex=False)
+        self._thread = threading.Thread(target=self._drive, name="reward workers", daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def submit(self, calls: Sequence[Call]) -> Future[list[CallResult]]:
+        """Queue a job and return at once. The future holds one result a call, in their order.
+
+        A job without calls is done as soon as a worker is ready. Raises PoolError when the pool has ended.
+        """
+        job = _Job([pickle.dumps(call) for call in calls])
+        with self._lock:
+            if self._error is not None or self._closing:
+                raise PoolError(str(self._error or "the pool is closed")) from self._error
+            self._queue.append(job)
+            self._wake_driver()
+        return job.future
+
+    def close(self) -> None:
+        """Kill all workers and end the driver; futures still open raise PoolError. Safe to call twice."""
+        with self._lock:
+            if not self._closing:
+                self._closing = True
+                self._wake_driver()
+        self._thread.join()
+        self._wake.close()
+        self._waking.close()
+
+    def _wake_driver(self) -> None:
+        if not self._is_woken and self._thread.is_alive():
+            self._is_woken = True
+            self._wake.send_bytes(b"")
+
+    def _drive(self) -> None:
+        """The thread: whatever ends it reaches every waiting future and every later `submit`."""
+        error: BaseException = PoolError("the pool was closed")
+        try:
+            while not self._closing:
+                self._start_workers()
+                self._hand_out()
+                self._listen()
+                self._enforce_deadlines()
+        except BaseException as failure:
+            error = failure
+        self._end(error)
+
+    def _end(self, error: BaseException) -> None:
+        with self._lock:
+            self._error = error
+            waiting = [*(worker.job for worker in self._workers if worker.job), *self._queue]
+            self._queue.clear()
+        for worker in self._workers:
+            worker.child.kill()
+        self._workers.clear()
+        for job in waiting:
+            job.future.set_exception(error)
+
+    def _start_workers(self) -> None:
+        num_busy = sum(worker.job is not None for worker in self._workers)
+        needed = min(self._num_workers, num_busy + len(self._queue))
+        self._num_wanted = max(self._num_wanted, needed)
+        while len(self._workers) < self._num_wanted:
+            self._workers.append(_Worker(self._set_up))
+
+    def _hand_out(self) -> None:
+        for worker in [worker for worker in self._workers if worker.is_idle]:
+            with self._lock:
+                if not self._queue:
+                    return
+                job = self._queue.popleft()
+            if job.is_done:
+                job.future.set_result(job.results)
+            else:
+                self._hand_over(worker, job)
+
+    def _hand_over(self, worker: _Worker, job: _Job) -> None:
+        """Send the calls that are still open. A worker that was dead before is not their fault."""
+        first = len(job.results)
+        try:
+            worker.child.send((first, job.payloads[first:]))
+        except (ChildDied, OSError):
+            self._queue.appendleft(job)
+            self._bury(worker)
+        else:
+            worker.job = job
+            worker.deadline = time.monotonic() + self._deadline_s
+
+    def _listen(self) -> None:
+        """Wait until a worker answers or dies, a job is submitted, or the next deadline comes."""
+        if any(worker.is_idle for worker in self._workers) and self._queue:
+            return
+        deadlines = [worker.deadline for worker in self._workers if worker.deadline is not None]
+        timeout_s = max(0.0, min(deadlines) - time.monotonic()) if deadlines else None
+        workers = {worker.child.connection: worker for worker in self._workers}
+        for connection in wait([*workers, self._waking], timeout_s):
+            if connection is self._waking:
+                with self._lock:
+                    self._waking.recv_bytes()
+                    self._is_woken = False
+            else:
+                self._hear(workers[connection])  # type: ignore[index]
+
+    def _hear(self, worker: _Worker) -> None:
+        """Take in all messages that have come. The pipe's end, or anything but our messages, is a crash."""
+        try:
+            while worker in self._workers and worker.child.connection.poll():
+                message = json.loads(worker.child.connection.recv_bytes(_MAX_MESSAGE_BYTES))
+                self._take_in(worker, message)
+        except (EOFError, OSError, ValueError, KeyError, TypeError) as error:
+            self._lose(worker, "crashed", f"the worker died ({type(error).__name__})")
+
+    def _take_in(self, worker: _Worker, message: dict[str, Any]) -> None:
+        if not worker.is_ready:
+            if "failed" in message:
+                raise PoolError(f"a reward worker cannot start: {message['failed']}")
+            worker.is_ready, worker.deadline = bool(message["ready"]), None
+            self._num_failed_starts = 0
+            return
+        job = worker.job
+        if job is None or message["call"] != len(job.results):
+            raise ValueError("an answer that nobody asked for")
+        detail = message.get("error", "")
+        job.results.append(CallResult("crashed" if detail else "done", message.get("value"), detail))
+        worker.num_calls += 1
+        worker.deadline = time.monotonic() + self._deadline_s
+        if job.is_done:
+            self._finish(worker, job)
+
+    def _finish(self, worker: _Worker, job: _Job) -> None:
+        worker.job, worker.deadline = None, None
+        if worker.num_calls >= self._recycle_after:
+            self._bury(worker)
+        job.future.set_result(job.results)
+
+    def _enforce_deadlines(self) -> None:
+        now = time.monotonic()
+        for worker in list(self._workers):
+            if worker.deadline is not None and now >= worker.deadline:
+                self._lose(worker, "timed_out", f"no answer within {self._deadline_s:g} s")
+
+    def _lose(self, worker: _Worker, status: Literal["timed_out", "crashed"], detail: str) -> None:
+        """Kill a worker; the call that it was at gets `status`, the rest of its job goes first in line."""
+        self._bury(worker)
+        if not worker.is_ready:
+            self._num_failed_starts += 1
+            if self._num_failed_starts >= _MAX_FAILED_STARTS:
+                raise PoolError(f"reward workers do not start: {detail}, {_MAX_FAILED_STARTS} times in a row")
+        if (job := worker.job) is None:
+            return
+        job.results.append(CallResult(status, detail=detail))
+        if job.is_done:
+            job.future.set_result(job.results)
+        else:
+            with self._lock:
+                self._queue.appendleft(job)
+
+    def _bury(self, worker: _Worker) -> None:
+        worker.child.kill()
+        self._workers.remove(worker)
+
+
+def _never_block_for_long(connection: Connection) -> None:
+    """Reading half a message, or writing to a worker that does not read, raises OSError after a moment."""
+    limit = struct.pack("ll", int(_PIPE_TIMEOUT_S), 0)
+    with socket.socket(fileno=os.dup(connection.fileno())) as duplicate:
+        duplicate.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+        duplicate.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)

@@ -1,0 +1,173 @@
+import json
+import time
+
+import pytest
+
+from rewards.checkers import CHECKERS, judge
+from rewards.types import Outcome
+
+RIGHT, WRONG, BAD, GOLD = Outcome.CORRECT, Outcome.WRONG, Outcome.MALFORMED, Outcome.GOLD_UNUSABLE
+
+INTEGER = [
+    ("71", "71", RIGHT, "same"),
+    ("71", "+71", RIGHT, "plus sign"),
+    ("71", "71.", RIGHT, "trailing stop"),
+    ("71", "71.00", RIGHT, "decimals"),
+    ("1234", "1,234", RIGHT, "thousands"),
+    ("1,234", "1234", RIGHT, "thousands in the gold"),
+    ("71", "$71$", RIGHT, "math delimiters"),
+    ("71", "\\(71\\)", RIGHT, "math delimiters"),
+    ("-5", "\u22125", RIGHT, "Unicode minus"),
+    ("0.5", ".5", RIGHT, "no leading zero"),
+    ("71", "\uff17\uff11", RIGHT, "full width"),
+    ("71", "72", WRONG, "other number"),
+    ("71", "71.0000001", WRONG, "near"),
+    ("71", "7 1", WRONG, "a blank inside"),
+    ("71", "1,23,4", WRONG, "bad grouping"),
+    ("71", "71 apples", WRONG, "words"),
+    ("71", "= 71", WRONG, "equation"),
+    ("71", "23 + 48 = 71", WRONG, "equation"),
+    ("71", "70, 71, 72", WRONG, "list"),
+    ("71", "71 or 72", WRONG, "choice"),
+    ("71", "\u06f7\u06f1", WRONG, "Persian digits"),
+    ("71", "0x47", WRONG, "hexadecimal"),
+    ("71", "1e400000000", WRONG, "exponent"),
+    ("71", "9" * 1999, WRONG, "long number"),
+    ("71", "9" * 100_000, BAD, "longer than any answer"),
+    ("71", ".", WRONG, "no digits"),
+    ("seventy", "70", GOLD, "gold is no number"),
+    ("", "70", GOLD, "empty gold"),
+]
+
+PUZZLE = json.dumps({"numbers": [19, 36, 55, 7], "target": 65})
+COUNTDOWN = [
+    (PUZZLE, "55 + 36 - 7 - 19", RIGHT, "plain"),
+    (PUZZLE, "(55+36)-(7+19)", RIGHT, "brackets"),
+    (PUZZLE, "55 + 36 − 7 − 19 = 65", RIGHT, "stated result, Unicode minus"),  # noqa: RUF001
+    (PUZZLE, "55 + 36 - 7 - 19 = 66", WRONG, "false result"),
+    (PUZZLE, "55 + 36 - 7", WRONG, "one number unused"),
+    (PUZZLE, "55 + 36 - 7 - 19 + 7 - 7", WRONG, "one number used again"),
+    (PUZZLE, "65", WRONG, "the target itself"),
+    (PUZZLE, "60 + 5", WRONG, "other numbers"),
+    (PUZZLE, "55 + 36 - 7 - 1 9", BAD, "a blank inside a number"),
+    (PUZZLE, "5536 - 7 - 19", WRONG, "numbers joined"),
+    (PUZZLE, "-7 + 55 + 36 - 19", BAD, "sign in front"),
+    (PUZZLE, "55 + -19 + 36 - 7", BAD, "sign in front"),
+    (PUZZLE, "55.0 + 36 - 7 - 19", BAD, "decimals"),
+    (PUZZLE, "55 + 36 - 7 - 19 = 65 = 65", BAD, "two results"),
+    (PUZZLE, "= 65", BAD, "no expression"),
+    (PUZZLE, "", BAD, "empty"),
+    (PUZZLE, "(55 + 36", BAD, "open bracket"),
+    (PUZZLE, "the answer is 55 + 36 - 7 - 19", BAD, "words"),
+    (PUZZLE, "55 + 36 - 7 - 19 or 1", BAD, "words"),
+    (PUZZLE, "44**19**35", BAD, "power"),
+    (PUZZLE, "9**9**9", BAD, "power"),
+    (PUZZLE, "19 ^ 36", BAD, "power"),
+    (PUZZLE, "(" * 150 + "1" + ")" * 150, BAD, "deep brackets"),
+    (PUZZLE, "1+" * 50_000 + "1", BAD, "long"),
+    (PUZZLE, "__import__('os').system('touch pwned.marker')", BAD, "code"),
+    (PUZZLE, "19(36)", BAD, "implied product"),
+    (PUZZLE, "55 / (19 - 19) + 36 + 7", WRONG, "division by zero"),
+    ('{"numbers": [2, 4], "target": 8}', "2 × 4", RIGHT, "times sign"),  # noqa: RUF001
+    ('{"numbers": [8, 4], "target": 2}', "\\left(8 \\div 4\\right)", RIGHT, "LaTeX"),
+    ('{"numbers": [3, 3, 8, 8], "target": 24}', "8 / (3 - 8 / 3)", RIGHT, "exact fractions"),
+    ('{"numbers": [5, 5], "target": 10}', "5 + 5", RIGHT, "a number given twice"),
+    ('{"numbers": [2, 5], "target": -3}', "2 - 5 = -3", RIGHT, "negative target"),
+    ('{"numbers": [], "target": 10}', "10", GOLD, "no numbers"),
+    ('{"numbers": [1], "target": "x"}', "1", GOLD, "no target"),
+    ("65", "65", GOLD, "not JSON"),
+]
+
+PEOPLE = json.dumps({"Amelia": True, "Penelope": False})
+KNIGHTS = [
+    (PEOPLE, "Amelia is a knight, Penelope is a knave", RIGHT, "plain"),
+    (PEOPLE, "penelope is a KNAVE and amelia is a knight.", RIGHT, "order and case"),
+    (PEOPLE, "(1) Amelia is a knight\n(2) Penelope is a knave", RIGHT, "numbered"),
+    (PEOPLE, "1. Amelia: knight\n2. Penelope: knave", RIGHT, "list"),
+    (PEOPLE, "**Amelia** = knight; Penelope = knave", RIGHT, "marked"),
+    (PEOPLE, "Amelia is a knave, Penelope is a knave", WRONG, "one wrong"),
+    (PEOPLE, "Amelia is a knight", WRONG, "one missing"),
+    (PEOPLE, "Amelia is a knight, Penelope is a knave, Amelia is a knave", WRONG, "contradiction"),
+    (PEOPLE, "Amelia is a knight, Amelia is a knight, Penelope is a knave", WRONG, "said twice"),
+    (PEOPLE, "Amelia is a knight, Penelope is a knave, Bob is a knave", WRONG, "a stranger"),
+    (PEOPLE, "Amelia is not a knave, Penelope is a knave", BAD, "negation"),
+    (PEOPLE, "Amelia is a knight or a knave, Penelope is a knave", BAD, "both"),
+    (PEOPLE, "one of them lies", BAD, "prose"),
+    (PEOPLE, "", BAD, "empty"),
+    (PEOPLE, "Amelia is a knight, " * 90, WRONG, "long"),
+    ("[]", "Amelia is a knight", GOLD, "no object"),
+    ('{"Amelia": 1}', "Amelia is a knight", GOLD, "not true or false"),
+]
+
+EXACT = [
+    ("Paris", " Paris\n", RIGHT, "white space"),
+    ("a b", "a\t b", RIGHT, "runs of white space"),
+    ("Paris", "paris", WRONG, "case"),
+    ("Paris", "Paris, France", WRONG, "more"),
+    (" ", "x", GOLD, "empty gold"),
+]
+
+MATH = [
+    ("\\frac{1}{2}", "0.5", RIGHT, "decimal of a fraction"),
+    ("1/3", "0.333333333", RIGHT, "long decimal of an endless fraction"),
+    ("1/3", "0.33", WRONG, "short decimal of an endless fraction"),
+    ("\\sqrt{8}", "2\\sqrt{2}", RIGHT, "computed"),
+    ("2x+3t", "2x+3", WRONG, "a variable dropped"),
+    ("42", "4200\\%", WRONG, "whole number in per cent"),
+    ("0.6", "60\\%", RIGHT, "per cent"),
+    ("12\\text{ apples}", "12\\text{ oranges}", WRONG, "two units"),
+    ("12\\text{ apples}", "12", RIGHT, "unit missing"),
+    ("x=3", "2x=6", WRONG, "another equation"),
+    ("x=3", "3", RIGHT, "the value of the equation"),
+    ("42", "1=2=41=42", WRONG, "false chain"),
+    ("3x+4y+14=0", "3x-1y+13=0", WRONG, "two lines"),
+    ("3x+4y+14=0", "6x+8y=-28", RIGHT, "the same line"),
+    ("BAC", "CAB", WRONG, "letters in another order"),
+    ("10^{-20}", "0", WRONG, "tiny is not zero"),
+    ("(1,2)", "(2,1)", WRONG, "order of a pair"),
+    ("3:4", "6:8", RIGHT, "ratio"),
+    ("1101_2", "1101_3", WRONG, "bases"),
+    ("-i", "\\frac{1}{i}", RIGHT, "complex"),
+    ("1", "().__class__.__base__.__subclasses__()", WRONG, "code"),
+    ("1", "(" * 200 + "1" + ")" * 200, BAD, "deep brackets"),
+    ("1", "9" * 1000, BAD, "digits"),
+    ("", "1", GOLD, "empty gold"),
+    ("x", "x", RIGHT, "same text"),
+]
+
+TABLES = {"integer": INTEGER, "countdown": COUNTDOWN, "knights_knaves": KNIGHTS, "exact": EXACT, "math": MATH}
+ROWS = [(name, *row) for name, table in TABLES.items() for row in table]
+
+
+@pytest.mark.parametrize(("checker", "gold", "answer", "expected", "reason"), ROWS)
+def test_table(checker, gold, answer, expected, reason):
+    start = time.perf_counter()
+    assert judge(checker, gold, answer) is expected, reason
+    if checker != "math":
+        assert time.perf_counter() - start < 0.2
+
+
+@pytest.mark.parametrize(("checker", "table"), TABLES.items())
+def test_gold_check_agrees_with_the_table(checker, table):
+    for gold, _, expected, _ in table:
+        assert (CHECKERS[checker].check_gold(gold) is not None) is (expected is GOLD), gold
+
+
+def test_case_is_an_option_of_exact():
+    assert judge("exact_ignore_case", "Paris", "PARIS") is RIGHT
+
+
+def test_unknown_checker_is_refused_with_advice():
+    with pytest.raises(ValueError, match="checker='maths': no such checker; did you mean 'math'"):
+        judge("maths", "1", "1")
+
+
+def test_symbolic_parser_never_evaluates_text():
+    from sympy.parsing.sympy_parser import parse_expr
+
+    from rewards.checkers import symbolic
+
+    symbolic.warm_up()
+    with pytest.raises(ValueError, match="never evaluated"):
+        parse_expr("().__class__")
+    assert judge("math", "1 + x", "x + 1") is RIGHT

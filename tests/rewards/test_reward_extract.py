@@ -1,0 +1,58 @@
+import time
+
+import pytest
+
+from rewards.extract import extract
+from rewards.types import Outcome
+
+NO, BAD = Outcome.NO_ANSWER, Outcome.MALFORMED
+ROWS = [
+    ("<think>a</think><answer> 42 </answer>", False, "tags", "42", None),
+    ("a</think><answer>42</answer>", True, "tags", "42", None),
+    ("<answer>42</answer>", False, "tags", "42", None),
+    ("<answer>42</answer>", True, "tags", None, NO),
+    (
+        "<think>a</think><answer>so \\boxed{1} or \\boxed{\\frac{1}{2}}</answer>",
+        False,
+        "tags",
+        "\\frac{1}{2}",
+        None,
+    ),
+    ("<think>a</think><answer></answer>", False, "tags", None, NO),
+    ("<think>a</think><answer>\\boxed{}</answer>", False, "tags", None, NO),
+    ("<think>a</think>42", False, "tags", None, NO),
+    ("<think><answer>42</answer></think>", False, "tags", None, NO),
+    ("<think><answer>42</answer>", False, "tags", None, NO),
+    ("<think>a</think><answer>1</answer><answer>2</answer>", False, "tags", None, BAD),
+    ("<think>a</think><answer>1", False, "tags", None, BAD),
+    ("<think>a</think></answer>1<answer>", False, "tags", None, BAD),
+    ("<think>a</think>```\n<answer>1</answer>\n```", False, "tags", None, NO),
+    ("<think>a</think><think><answer>1</answer>", False, "tags", None, NO),
+    ("<think>a</think>b</think><answer>1</answer>", False, "tags", "1", None),
+    ("so \\boxed{1}, no: \\boxed{2}.", False, "boxed", "2", None),
+    ("\\fbox{7}", False, "boxed", "7", None),
+    ("\\boxed{\\boxed{7}}", False, "boxed", "7", None),
+    ("\\boxed {7}", False, "boxed", "7", None),
+    ("\\boxed{\\{1,2\\}}", False, "boxed", "\\{1,2\\}", None),
+    ("\\boxed{1} \\boxed{2", False, "boxed", "1", None),
+    ("<think>\\boxed{1}</think> no idea", False, "boxed", None, NO),
+    ("\\boxed{1}", True, "boxed", None, NO),
+    ("\\boxed", False, "boxed", None, NO),
+    ("\\boxed{" * 12 + "1" + "}" * 12, False, "boxed", None, BAD),
+]
+
+
+@pytest.mark.parametrize(("text", "opens_think", "style", "answer", "outcome"), ROWS)
+def test_extraction(text, opens_think, style, answer, outcome):
+    found = extract(text, opens_think, style)
+    assert (found.answer, found.outcome) == (answer, outcome)
+    assert bool(found.reason) is (answer is None)
+
+
+@pytest.mark.parametrize("piece", ["<think>", "</think>", "<answer>", "{", "\\boxed{", "}", "\\", "```"])
+@pytest.mark.parametrize("style", ["tags", "boxed"])
+def test_hostile_texts_take_linear_time(piece, style):
+    start = time.perf_counter()
+    extract(piece * 100_000, False, style)
+    extract("</think><answer>" + "\\boxed{" + piece * 100_000 + "</answer>", False, style)
+    assert time.perf_counter() - start < 2.0
