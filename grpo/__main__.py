@@ -1,0 +1,5 @@
+"""``python -m grpo`` is the `grpo` command."""
+
+from grpo.cli import main
+
+main()

@@ -1,0 +1,197 @@
+"""From a recipe to a run that is ready to train. What can be found wrong is looked at first, the cheapest first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from grpo.checkpoint import Checkpoints, check_room, checkpoint_bytes, list_checkpoints
+from grpo.config import Recipe
+from grpo.display import make_display
+from grpo.errors import UserError
+from grpo.evaluate import Evaluator
+from grpo.folder import RunFolder
+from grpo.judging import Judge
+from grpo.meter import Meter
+from grpo.models import num_parameters
+from grpo.policy import Policy, PolicySettings
+from grpo.preflight import Material, Say, find_template, prepare
+from grpo.prompts import PromptSet
+from grpo.rollout.engine import Engine
+from grpo.rollout.rollouts import Draw, Rollouts
+from grpo.rollout.sync import PROBE_PROMPTS, PROBE_TOKENS, WeightSync
+from grpo.runlog import MainLog, QuietLog, RunLog
+from grpo.trackers import Trackers
+from grpo.world import World, join_world
+from rewards.scorer import Scorer
+
+
+@dataclass(frozen=True)
+class Run:
+    """The parts of a run, each open and ready."""
+
+    recipe: Recipe
+    world: World
+    prompts: PromptSet
+    rollouts: Rollouts
+    judge: Judge
+    policy: Policy
+    evaluator: Evaluator
+    checkpoints: Checkpoints
+    log: RunLog
+    material: Material
+
+    def draw(self, step: int) -> Draw:
+        """How the completions of a step are drawn."""
+        return Draw(self.recipe.rollout.group_size, self.material.sampling, f"step {step}")
+
+
+@contextmanager
+def open_run(recipe: Recipe) -> Iterator[Run]:
+    """Check, then open everything; on the way out everything is closed, whatever happened inside."""
+    with ExitStack() as stack:
+        world = join_world(recipe.run.device)
+        stack.callback(world.close)
+        _check_world(recipe, world)
+        say: Say = _print if world.rank == 0 else _silent
+        meter = Meter()
+        judge = open_judge(recipe, meter)
+        stack.callback(judge.close)
+        material = prepare(recipe, judge, say)
+        _check_disk(recipe, material)
+        log = _open_log(recipe, material, world, meter, stack)
+        policy = Policy(material.model_folder, _policy_settings(recipe), world, meter)
+        engine = open_engine(recipe, material, world)
+        stack.callback(engine.close)
+        log.describe(engine.description)
+        rollouts = open_rollouts(recipe, material, engine, meter)
+        yield Run(
+            recipe=recipe,
+            world=world,
+            prompts=PromptSet(material.train, recipe.rollout.prompts_per_step, recipe.run.seed),
+            rollouts=rollouts,
+            judge=judge,
+            policy=policy,
+            evaluator=open_evaluator(recipe, material, rollouts, judge, world, meter),
+            checkpoints=Checkpoints(
+                recipe.run.dir / "checkpoints",
+                recipe.checkpoint,
+                recipe.run.steps,
+                material.tokenizer,
+                world,
+                meter,
+            ),
+            log=log,
+            material=material,
+        )
+
+
+def open_judge(recipe: Recipe, meter: Meter) -> Judge:
+    """The reward workers, behind the recipe's rewards and template."""
+    scoring = recipe.scoring
+    try:
+        scorer = Scorer(
+            recipe.rewards,
+            num_workers=scoring.workers,
+            deadline_s=scoring.deadline_s,
+            memory_bytes=int(scoring.memory_gib * 2**30),
+        )
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    return Judge(scorer, find_template(recipe), scoring.max_failed_frac, meter)
+
+
+def open_engine(recipe: Recipe, material: Material, world: World) -> Engine:
+    """The recipe's engine, holding the model's first weights."""
+    if recipe.rollout.engine == "transformers":
+        from grpo.rollout.transformers import TransformersEngine
+
+        return TransformersEngine(material.model_folder, recipe.rollout, device=world.device)
+    from grpo.rollout.vllm import VllmEngine
+
+    return VllmEngine(
+        material.model_folder,
+        recipe.rollout,
+        max_model_len=material.max_model_len,
+        device=world.device,
+        seed=recipe.run.seed,
+        log=recipe.run.dir / "logs" / f"engine_{world.rank}.log",
+    )
+
+
+def open_rollouts(recipe: Recipe, material: Material, engine: Engine, meter: Meter) -> Rollouts:
+    """The engine with its weight sync, probed with the first prompts of the training set."""
+    probe = [prompt.token_ids[:PROBE_TOKENS] for prompt in material.train[:PROBE_PROMPTS]]
+    sync = WeightSync(engine, probe, recipe.rollout.sync_tolerance)
+    return Rollouts(engine, sync, material.tokenizer.decode, recipe.run.seed, meter)
+
+
+def open_evaluator(
+    recipe: Recipe, material: Material, rollouts: Rollouts, judge: Judge, world: World, meter: Meter
+) -> Evaluator:
+    """The recipe's held-out sets, ready to be asked."""
+    return Evaluator(
+        material.held_out,
+        recipe.eval,
+        recipe.run.steps,
+        material.eval_sampling,
+        rollouts,
+        judge,
+        world,
+        meter,
+    )
+
+
+def _open_log(recipe: Recipe, material: Material, world: World, meter: Meter, stack: ExitStack) -> RunLog:
+    """The first rank opens the run's folder, the screen and the trackers; the others keep quiet."""
+    if world.rank > 0:
+        return QuietLog(world, meter)
+    folder = stack.enter_context(RunFolder(recipe.run.dir, recipe))
+    display = stack.enter_context(make_display(recipe.run.steps, newest_step(recipe.run.dir)))
+    meter.on_phase = display.phase
+    trackers = Trackers(recipe.log.trackers, recipe.run.dir, recipe.run.dir.name, recipe.model_dump(mode="json"))
+    return MainLog(folder, display, trackers, recipe, material.template.opens_think, world, meter)
+
+
+def newest_step(run_dir: Path) -> int:
+    """The step of a run's newest checkpoint, by its name; 0 without one."""
+    found = list_checkpoints(run_dir / "checkpoints")
+    return int(found[-1].name.removeprefix("step_")) if found else 0
+
+
+def _policy_settings(recipe: Recipe) -> PolicySettings:
+    return PolicySettings(recipe.model, recipe.update, recipe.rollout, recipe.run.steps)
+
+
+def _check_world(recipe: Recipe, world: World) -> None:
+    if world.device.type == "cuda" and not torch.cuda.is_available():
+        raise UserError("run.device=cuda: this machine has no CUDA device; set run.device=cpu or auto")
+    if recipe.rollout.prompts_per_step < world.size:
+        raise UserError(
+            f"rollout.prompts_per_step={recipe.rollout.prompts_per_step}: fewer than the {world.size} ranks; "
+            "give each rank at least one"
+        )
+    if world.size > 1 and recipe.rollout.tensor_parallel > 1:
+        raise UserError(
+            f"rollout.tensor_parallel={recipe.rollout.tensor_parallel}: each of {world.size} ranks has an engine on "
+            "its own GPU; set it to 1, or start a single rank"
+        )
+
+
+def _check_disk(recipe: Recipe, material: Material) -> None:
+    existing = len(list_checkpoints(recipe.run.dir / "checkpoints"))
+    export_bytes = torch.finfo(getattr(torch, recipe.rollout.dtype)).bits // 8
+    each = checkpoint_bytes(num_parameters(material.model_folder), export_bytes)
+    check_room(recipe.run.dir, each * max(1, recipe.checkpoint.keep + 1 - existing))
+
+
+def _print(text: str) -> None:
+    print(text, flush=True)
+
+
+def _silent(text: str) -> None:
+    """What the first rank has said already."""

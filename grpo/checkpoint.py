@@ -1,0 +1,161 @@
+"""Checkpoints that are whole or not there at all.
+
+One is written to a temporary folder, flushed, listed with hashes in a manifest, renamed into place, and only then
+are older ones pruned. Inside: ``model/`` (an ordinary Hugging Face folder with tokenizer), ``trainer.pt`` (fp32
+weights, optimiser, random state) and ``manifest.json``.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from grpo.meter import Meter
+from grpo.config import CheckpointSection
+from grpo.errors import UserError
+from grpo.policy import Policy
+from grpo.world import World
+
+MANIFEST = "manifest.json"
+
+
+class Checkpoints:
+    """The checkpoints of one run, newest last."""
+
+    def __init__(
+        self,
+        folder: Path,
+        settings: CheckpointSection,
+        last_step: int,
+        tokenizer: Any,
+        world: World,
+        meter: Meter,
+    ) -> None:
+        self._folder = folder
+        self._settings = settings
+        self._last_step = last_step
+        self._tokenizer = tokenizer
+        self._world = world
+        self._meter = meter
+
+    def save_if_due(self, policy: Policy, step: int) -> None:
+        """Save after the last step, and every so many steps before it; the first rank writes, all wait for it."""
+        every = self._settings.every
+        if step == self._last_step or (every and step % every == 0):
+            if self._world.rank == 0:
+                self.save(policy, step)
+            self._world.barrier()
+
+    def save(self, policy: Policy, step: int) -> Path:
+        """Write the checkpoint of a step. A disk without room is a clear error and costs no older checkpoint."""
+        with self._meter.phase("checkpoint"):
+            final = self._folder / f"step_{step:06d}"
+            temporary = self._folder / f".writing_{final.name}"
+            shutil.rmtree(temporary, ignore_errors=True)
+            try:
+                self._write(policy, temporary)
+            except (OSError, RuntimeError) as error:
+                shutil.rmtree(temporary, ignore_errors=True)
+                raise _explained(error, self._folder) from error
+            shutil.rmtree(final, ignore_errors=True)
+            temporary.rename(final)
+            _flush_folder(self._folder)
+            self._prune()
+            return final
+
+    def restore(self, policy: Policy) -> int:
+        """Put the newest valid checkpoint into the policy and return its step; 0 when there is none.
+
+        One whose files do not match its manifest is passed over for the one before.
+        """
+        for folder in reversed(list_checkpoints(self._folder)):
+            if is_valid(folder):
+                state = torch.load(folder / "trainer.pt", map_location="cpu", weights_only=True)
+                policy.load_state_dict(state)
+                return int(state["version"])
+        return 0
+
+    def _write(self, policy: Policy, folder: Path) -> None:
+        policy.export(folder / "model")
+        self._tokenizer.save_pretrained(folder / "model")
+        torch.save(policy.state_dict(), folder / "trainer.pt")
+        files = sorted(file for file in folder.rglob("*") if file.is_file())
+        manifest = {str(file.relative_to(folder)): _flush_and_hash(file) for file in files}
+        (folder / MANIFEST).write_text(json.dumps(manifest, indent=1))
+        _flush_and_hash(folder / MANIFEST)
+
+    def _prune(self) -> None:
+        for folder in list_checkpoints(self._folder)[: -self._settings.keep]:
+            shutil.rmtree(folder)
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """All checkpoints of a run, oldest first, whether valid or not."""
+    return sorted(folder.glob("step_*")) if folder.is_dir() else []
+
+
+def is_valid(folder: Path) -> bool:
+    """Whether every file that the manifest lists is there with the same hash."""
+    try:
+        manifest: dict[str, str] = json.loads((folder / MANIFEST).read_text())
+        return bool(manifest) and all(_hash(folder / name) == digest for name, digest in manifest.items())
+    except (OSError, ValueError):
+        return False
+
+
+def newest_model(run_dir: Path) -> Path | None:
+    """The Hugging Face folder of a run's newest checkpoint."""
+    folders = [folder for folder in list_checkpoints(run_dir / "checkpoints") if is_valid(folder)]
+    return folders[-1] / "model" if folders else None
+
+
+def checkpoint_bytes(num_parameters: int, export_bytes_per_parameter: int) -> int:
+    """What one checkpoint takes: fp32 weights and two fp32 moments, and the exported model."""
+    return num_parameters * (12 + export_bytes_per_parameter)
+
+
+def check_room(folder: Path, needed_bytes: int) -> None:
+    """Raise UserError when the disk under `folder` cannot take `needed_bytes` more."""
+    existing = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    free = shutil.disk_usage(existing).free
+    if free < needed_bytes:
+        raise UserError(
+            f"run.dir={folder}: {free / 2**30:.1f} GiB free, and the checkpoints need {needed_bytes / 2**30:.1f} "
+            "GiB; free some room, choose another disk, or lower checkpoint.keep"
+        )
+
+
+def _explained(error: Exception, folder: Path) -> Exception:
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    if full or "PytorchStreamWriter" in str(error):
+        return UserError(
+            f"checkpoint={folder}: the disk took no more ({error}); free some room and start the run again: it "
+            "goes on from the checkpoint before"
+        )
+    return error
+
+
+def _hash(file: Path) -> str:
+    with file.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def _flush_and_hash(file: Path) -> str:
+    with file.open("rb") as handle:
+        os.fsync(handle.fileno())
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def _flush_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,106 @@
+"""The `grpo` command. Nothing heavy is imported before the arguments and the recipe are known to be right."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+EXIT_FAILED = 1
+EXIT_USER_ERROR = 2
+EXIT_INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run one command and leave with its exit code: 0 done, 1 failed, 2 the user's to mend, 130 interrupted."""
+    options = build_parser().parse_args(arguments)
+    from data.errors import DataError
+    from grpo.errors import EngineError, SyncError, UserError
+
+    _quieten_libraries()
+    try:
+        options.run(options)
+    except (UserError, DataError) as error:
+        _leave(str(error), EXIT_USER_ERROR)
+    except (EngineError, SyncError) as error:
+        _leave(str(error), EXIT_FAILED)
+    except KeyboardInterrupt:
+        _leave("interrupted; the same command goes on from the last checkpoint", EXIT_INTERRUPTED)
+    sys.exit(0)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """All commands and their arguments."""
+    parser = argparse.ArgumentParser(prog="grpo", description="GRPO for reasoning models with rule-based rewards.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    train = commands.add_parser("train", help="train a recipe, or go on with a run that was stopped")
+    _add_recipe(train)
+    train.set_defaults(run=_train)
+    evaluate = commands.add_parser("eval", help="evaluate a model on a recipe's held-out sets")
+    _add_recipe(evaluate)
+    evaluate.add_argument("--json", type=Path, metavar="FILE", help="write the metrics there as well")
+    evaluate.set_defaults(run=_eval)
+    score = commands.add_parser("score", help="give rewards to the completions of a JSONL file, without a model")
+    score.add_argument("completions", type=Path, metavar="FILE", help="JSONL: completion, gold, checker, group, …")
+    score.add_argument("--recipe", type=Path, help="take rewards, template and limits from there")
+    score.add_argument("--out", type=Path, metavar="FILE", help="where the scored rows go (default: the screen)")
+    score.set_defaults(run=_score)
+    report = commands.add_parser("report", help="write a run's report again from its rows")
+    report.add_argument("run_dir", type=Path, metavar="RUN_DIR")
+    report.set_defaults(run=_report)
+    return parser
+
+
+def _add_recipe(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("recipe", type=Path, metavar="RECIPE.yaml")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="section.key=value", help="replace single settings of the recipe"
+    )
+
+
+def _train(options: argparse.Namespace) -> None:
+    from grpo.config import load_recipe
+
+    recipe = load_recipe(options.recipe, options.overrides)
+    from grpo.assemble import open_run
+    from grpo.train import train
+
+    with open_run(recipe) as run:
+        train(run)
+
+
+def _eval(options: argparse.Namespace) -> None:
+    from grpo.config import load_recipe
+
+    recipe = load_recipe(options.recipe, options.overrides)
+    from grpo.standalone import evaluate_model
+
+    evaluate_model(recipe, options.json)
+
+
+def _score(options: argparse.Namespace) -> None:
+    from grpo.standalone import score_file
+
+    score_file(options.completions, options.recipe, options.out)
+
+
+def _report(options: argparse.Namespace) -> None:
+    from grpo.report import write_report
+
+    print(write_report(options.run_dir))
+
+
+def _quieten_libraries() -> None:
+    """Keep the screen for the run: libraries' progress bars and advice go nowhere."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TQDM_DISABLE", "1")
+
+
+def _leave(message: str, code: int) -> NoReturn:
+    print(f"grpo: {message}", file=sys.stderr)
+    sys.exit(code)

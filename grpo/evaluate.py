@@ -1,0 +1,84 @@
+"""Held-out evaluation, with the same prompts, engine, rewards and code path as training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from data.spec import SourceSpec
+from grpo.config import EvalSection
+from grpo.judging import Judge
+from grpo.meter import Meter
+from grpo.metrics import eval_metrics
+from grpo.rollout.engine import Sampling
+from grpo.rollout.rollouts import Draw, Rollouts
+from grpo.rollout.sync import SyncedPolicy
+from grpo.types import Prompt, ScoredGroup
+from grpo.world import World
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """One evaluation set under the name that its metrics carry."""
+
+    name: str
+    prompts: tuple[Prompt, ...]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What one evaluation found: metrics by name, and every completion by source."""
+
+    metrics: dict[str, float]
+    scored: dict[str, list[ScoredGroup]]
+
+
+class Evaluator:
+    """Evaluates a policy on every held-out set, all ranks sharing the work."""
+
+    def __init__(
+        self,
+        sets: Sequence[HeldOut],
+        settings: EvalSection,
+        last_step: int,
+        sampling: Sampling,
+        rollouts: Rollouts,
+        judge: Judge,
+        world: World,
+        meter: Meter,
+    ) -> None:
+        self._sets = sets
+        self._settings = settings
+        self._last_step = last_step
+        self._sampling = sampling
+        self._rollouts = rollouts
+        self._judge = judge
+        self._world = world
+        self._meter = meter
+
+    def evaluate_if_due(self, policy: SyncedPolicy, step: int) -> Evaluation | None:
+        """Evaluate after the last step, and every so many steps before it."""
+        every = self._settings.every
+        due = step == self._last_step or bool(every and step % every == 0)
+        return self.evaluate(policy, step) if due else None
+
+    def evaluate(self, policy: SyncedPolicy, step: int) -> Evaluation:
+        """Metrics and completions of every held-out set. Seeds do not depend on the step, so that two
+        evaluations differ by the policy alone."""
+        with self._meter.phase("eval"):
+            scored = {held_out.name: self._score(policy, held_out, step) for held_out in self._sets}
+        metrics: dict[str, float] = {}
+        for name, groups in scored.items():
+            metrics |= eval_metrics(name, groups)
+        return Evaluation(metrics, scored)
+
+    def _score(self, policy: SyncedPolicy, held_out: HeldOut, step: int) -> list[ScoredGroup]:
+        draw = Draw(self._settings.num_completions, self._sampling, f"eval {held_out.name}")
+        groups = self._rollouts.write(policy, self._world.share(held_out.prompts), draw)
+        return self._world.gather(self._judge.score(groups, step))
+
+
+def set_names(specs: Sequence[SourceSpec]) -> list[str]:
+    """A name for each evaluation source: its own, or its file's; numbered where two would be the same."""
+    plain = [spec.path.rstrip("/").split("/")[-1].split(".")[0] if spec.path else spec.source for spec in specs]
+    return [name if plain.count(name) == 1 else f"{name}_{index}" for index, name in enumerate(plain, 1)]

@@ -1,0 +1,70 @@
+"""Groups to the reward workers and back: what `rewards` may know of a group, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from data.templates import Template
+from grpo.errors import UserError
+from grpo.meter import Meter
+from grpo.metrics import failed_frac
+from grpo.types import Group, ScoredGroup
+from rewards.scorer import Scorer
+from rewards.types import Response, ScoreRequest
+
+
+class Judge:
+    """Scores groups in worker processes while others are still being written."""
+
+    def __init__(self, scorer: Scorer, template: Template, max_failed_frac: float, meter: Meter) -> None:
+        self._scorer = scorer
+        self._template = template
+        self._max_failed_frac = max_failed_frac
+        self._meter = meter
+
+    def score(self, groups: Iterable[Group], step: int) -> list[ScoredGroup]:
+        """Scores of all groups, in the order in which they come.
+
+        Raises UserError when more verdicts than the recipe allows timed out or crashed.
+        """
+        submitted = []
+        for group in groups:
+            self._scorer.submit(self._request(group, step))
+            submitted.append(group)
+        with self._meter.phase("score"):
+            scores = self._scorer.collect()
+        scored = [ScoredGroup(group, row) for group, row in zip(submitted, scores, strict=True)]
+        self._check_failures(scored)
+        return scored
+
+    def check_golds(self, pairs: Sequence[tuple[str, str]]) -> list[str | None]:
+        """For each (checker, gold): why it cannot judge anything, or None."""
+        return self._scorer.check_golds(pairs)
+
+    def close(self) -> None:
+        self._scorer.close()
+
+    def _check_failures(self, scored: Sequence[ScoredGroup]) -> None:
+        failed = failed_frac(scored)
+        if failed > self._max_failed_frac:
+            reasons = "\n".join(f"  {fault.reward}: {fault.detail}" for fault in self._scorer.take_faults()[:5])
+            raise UserError(
+                f"scoring.max_failed_frac={self._max_failed_frac}: {failed:.0%} of a step's verdicts timed out or "
+                f"crashed; raise scoring.deadline_s or scoring.memory_gib, or mend the reward\n{reasons}".rstrip()
+            )
+
+    def _request(self, group: Group, step: int) -> ScoreRequest:
+        problem = group.prompt.problem
+        return ScoreRequest(
+            id=problem.id,
+            question=problem.question,
+            gold=problem.gold,
+            checker=problem.checker,
+            responses=tuple(
+                Response(one.text, len(one.token_ids), one.finish == "length") for one in group.completions
+            ),
+            opens_think=self._template.opens_think,
+            answer_style=self._template.answer_style,
+            columns=problem.columns,
+            step=step,
+        )

@@ -1,0 +1,117 @@
+"""The numbers of a step, by name. `DEFINITIONS` is what the README's table is checked against."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from grpo.advantages import is_dead
+from grpo.statistics import majority_correct, mean_accuracy, pass_at_k
+from grpo.types import ScoredGroup
+from rewards.types import Outcome
+
+DEFINITIONS = {
+    "reward/mean": "mean reward of all completions of the step",
+    "reward/std": "standard deviation of those rewards",
+    "reward/<part>": "mean of one reward before its weight, over the completions on which it had an opinion",
+    "outcome/<outcome>_frac": "share of completions that were judged correct, wrong, no_answer, malformed, "
+    "gold_unusable, timed_out or crashed",
+    "completion/length_tokens": "mean length of a completion, its end token included",
+    "completion/length_max_tokens": "longest completion of the step",
+    "completion/truncated_frac": "share of completions cut off by the length limit",
+    "group/dead_frac": "share of groups whose rewards are all equal, which teach nothing",
+    "update/loss": "the loss that was minimised, over the whole batch",
+    "update/grad_norm": "norm of the gradient before clipping",
+    "update/skipped": "1 when the gradient was not finite and the weights stayed, else 0",
+    "update/lr": "learning rate of the step",
+    "update/clip_frac": "share of tokens whose gradient the clip took away",
+    "update/entropy_nats": "mean entropy of the policy where it wrote a token",
+    "update/kl_nats": "mean k3 estimate of the KL to the reference policy (0 without a KL term)",
+    "gap/mean_nats": "mean absolute difference of the engine's and the trainer's log-probs, a token",
+    "gap/kl_nats": "k3 estimate of KL(engine || trainer), a token",
+    "gap/over_0p1_frac": "share of tokens on which the two differ by more than 0.1 nats",
+    "gap/over_1_frac": "share of tokens on which the two differ by more than 1 nat",
+    "sync/gap_nats": "mean absolute difference of log-probs on the probe, after the step's weight sync",
+    "time/<phase>_s": "wall-clock seconds of a phase (sync, generate, score, update, eval, checkpoint), "
+    "and of the whole step",
+    "speed/tokens_per_s": "completion tokens a second of generation",
+    "eval/<source>/accuracy": "share of held-out completions judged correct (avg@k)",
+    "eval/<source>/accuracy_low": "lower end of its 95 % confidence interval",
+    "eval/<source>/accuracy_high": "upper end of its 95 % confidence interval",
+    "eval/<source>/pass_at_<k>": "unbiased chance that one of k completions is right",
+    "eval/<source>/maj_at_<k>": "share of problems whose most frequent answer of k is right",
+    "eval/<source>/format_frac": "mean of the format reward, where the recipe has one",
+    "eval/<source>/length_tokens": "mean length of a held-out completion",
+    "eval/<source>/num_problems": "problems in the held-out set",
+}
+
+
+def step_metrics(scored: Sequence[ScoredGroup]) -> dict[str, float]:
+    """What the completions of one step say, all ranks' groups together."""
+    scores = [score for group in scored for score in group.scores]
+    completions = [completion for group in scored for completion in group.group.completions]
+    lengths = [len(completion.token_ids) for completion in completions]
+    rewards = [score.reward for score in scores]
+    mean = math.fsum(rewards) / len(rewards)
+    row = {
+        "reward/mean": mean,
+        "reward/std": math.sqrt(math.fsum((reward - mean) ** 2 for reward in rewards) / len(rewards)),
+        "completion/length_tokens": sum(lengths) / len(lengths),
+        "completion/length_max_tokens": float(max(lengths)),
+        "completion/truncated_frac": _share([one.finish == "length" for one in completions]),
+        "group/dead_frac": _share([is_dead(group.rewards) for group in scored]),
+    }
+    row |= {f"reward/{name}": value for name, value in part_means(scored).items()}
+    row |= {
+        f"outcome/{outcome.value}_frac": _share([score.outcome is outcome for score in scores])
+        for outcome in Outcome
+    }
+    return row
+
+
+def part_means(scored: Sequence[ScoredGroup]) -> dict[str, float]:
+    """Mean of each reward over the completions on which it had an opinion."""
+    values: dict[str, list[float]] = {}
+    for group in scored:
+        for score in group.scores:
+            for name, part in score.parts.items():
+                if part is not None:
+                    values.setdefault(name, []).append(part)
+    return {name: math.fsum(parts) / len(parts) for name, parts in values.items()}
+
+
+def eval_metrics(source: str, scored: Sequence[ScoredGroup]) -> dict[str, float]:
+    """What a held-out evaluation says of one source; k is the number of completions a problem."""
+    correct = [[score.outcome is Outcome.CORRECT for score in group.scores] for group in scored]
+    lengths = [len(one.token_ids) for group in scored for one in group.group.completions]
+    accuracy = mean_accuracy(correct)
+    k = len(correct[0])
+    row = {
+        "accuracy": accuracy.value,
+        "accuracy_low": accuracy.low,
+        "accuracy_high": accuracy.high,
+        "length_tokens": sum(lengths) / len(lengths),
+        "num_problems": float(len(scored)),
+    }
+    if k > 1:
+        for few in (2**power for power in range(1, k.bit_length())):
+            chances = [pass_at_k(k, sum(verdicts), few) for verdicts in correct]
+            row[f"pass_at_{few}"] = math.fsum(chances) / len(correct)
+        votes = [
+            majority_correct([score.answer for score in group.scores], verdicts)
+            for group, verdicts in zip(scored, correct, strict=True)
+        ]
+        row[f"maj_at_{k}"] = math.fsum(votes) / len(votes)
+    if (format_frac := part_means(scored).get("format")) is not None:
+        row["format_frac"] = format_frac
+    return {f"eval/{source}/{name}": value for name, value in row.items()}
+
+
+def failed_frac(scored: Sequence[ScoredGroup]) -> float:
+    """Share of verdicts that never came: timed out or crashed."""
+    failed = (Outcome.TIMED_OUT, Outcome.CRASHED)
+    return _share([score.outcome in failed for group in scored for score in group.scores])
+
+
+def _share(flags: Sequence[bool]) -> float:
+    return sum(flags) / len(flags)

@@ -1,0 +1,1 @@
+"""Engines that write completions, behind one protocol (`grpo.rollout.engine`)."""

@@ -1,0 +1,63 @@
+"""From prompts to groups: seeds, requests and text around an engine that knows only token ids."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from grpo.meter import Meter
+from grpo.rollout.engine import Engine, Request, Sampling, Written, derive_seed
+from grpo.rollout.sync import SyncedPolicy, WeightSync
+from grpo.types import Completion, Group, Prompt
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Which completions to write: how many of each prompt, how, and under which name their seeds are derived."""
+
+    num_completions: int
+    sampling: Sampling
+    name: str
+    """Part of every seed beside the run's seed, the problem and the index: ``step 12``, ``eval 40``."""
+
+
+class Rollouts:
+    """Completions of the current policy, and only of it."""
+
+    def __init__(
+        self, engine: Engine, sync: WeightSync, decode: Callable[[Sequence[int]], str], seed: int, meter: Meter
+    ) -> None:
+        self.engine = engine
+        self._sync = sync
+        self._decode = decode
+        self._seed = seed
+        self._meter = meter
+
+    def write(self, policy: SyncedPolicy, prompts: Sequence[Prompt], draw: Draw) -> Iterator[Group]:
+        """Bring the policy's weights to the engine, prove it, and yield groups as they are finished."""
+        with self._meter.phase("sync"):
+            gap = self._sync.bring(policy)
+        self._meter.note("sync/gap_nats", gap)
+        requests = [
+            Request(prompt.token_ids, self._seeds(prompt, position, draw))
+            for position, prompt in enumerate(prompts)
+        ]
+        with self._meter.phase("generate"):
+            for number, written in self.engine.generate(requests, draw.sampling):
+                completions = tuple(self._completion(one, draw.sampling) for one in written)
+                yield Group(prompts[number], completions, policy.version)
+
+    def close(self) -> None:
+        self.engine.close()
+
+    def _seeds(self, prompt: Prompt, position: int, draw: Draw) -> tuple[int, ...]:
+        name = (self._seed, draw.name, position, prompt.problem.id)
+        return tuple(derive_seed(*name, index) for index in range(draw.num_completions))
+
+    def _completion(self, written: Written, sampling: Sampling) -> Completion:
+        """Text for rewards and people: without the end token, and cut after a stop string."""
+        ids = written.token_ids
+        text = self._decode(ids[:-1] if ids and ids[-1] in sampling.end_ids else ids)
+        ends = [text.index(stop) + len(stop) for stop in sampling.stop if stop in text]
+        text = text[: min(ends)] if ends else text
+        return Completion(ids, written.logps, text, written.finish)

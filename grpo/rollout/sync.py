@@ -1,0 +1,108 @@
+"""Weights to the engine, and the proof that they arrived.
+
+Weights travel as a Hugging Face folder in shared memory: the very folder that a checkpoint holds, so that there
+is one way out of the trainer. After every load the engine's log-probs on a fixed probe are compared with the
+trainer's. Because one small step changes log-probs by less than the two sides' rounding differs, the first load of
+a run is preceded by a rehearsal: perturbed weights, whose log-probs are far from the true ones, must come through.
+An engine that keeps any stale part (a packed copy of tied embeddings, say) fails there, before any completion.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Protocol
+
+from grpo.errors import SyncError
+from grpo.rollout.engine import Engine
+
+PROBE_PROMPTS = 4
+PROBE_TOKENS = 128
+"""The probe: so many prompts of the training set, and so many tokens of each at most."""
+REHEARSAL_MARGIN = 3.0
+"""The rehearsal's perturbation must move the probe by at least this many tolerances, or it proves nothing."""
+
+
+class SyncedPolicy(Protocol):
+    """What the sync needs of the trainer's side."""
+
+    version: int
+
+    def logprobs(self, token_ids: Sequence[Sequence[int]]) -> list[list[float]]: ...
+
+    def export(self, folder: Path) -> None: ...
+
+    def perturbed(self) -> AbstractContextManager[None]: ...
+
+
+class WeightSync:
+    """Brings the policy's weights to the engine and proves it. `tolerance` is in nats a token, mean absolute."""
+
+    def __init__(self, engine: Engine, probe: Sequence[Sequence[int]], tolerance: float) -> None:
+        self._engine = engine
+        self._probe = [list(ids) for ids in probe]
+        self._tolerance = tolerance
+        self._loaded: int | None = None
+
+    def bring(self, policy: SyncedPolicy) -> float:
+        """Load the policy into the engine unless it is there already, and prove it. Returns the probe's gap.
+
+        Raises SyncError when engine and trainer disagree by more than the tolerance.
+        """
+        if self._loaded is None:
+            self._rehearse(policy)
+        if self._loaded != policy.version:
+            self._load(policy)
+        gap = self._prove(policy.logprobs(self._probe), f"policy version {policy.version}")
+        self._loaded = policy.version
+        return gap
+
+    def _rehearse(self, policy: SyncedPolicy) -> None:
+        true = policy.logprobs(self._probe)
+        with policy.perturbed():
+            perturbed = policy.logprobs(self._probe)
+            moved = mean_gap(true, perturbed)
+            if moved < REHEARSAL_MARGIN * self._tolerance:
+                raise SyncError(
+                    f"weight sync: the rehearsal moved the probe by {moved:.3f} nats only, too little to prove "
+                    f"anything at rollout.sync_tolerance={self._tolerance}; lower the tolerance"
+                )
+            self._load(policy)
+            self._prove(perturbed, "the rehearsal with perturbed weights")
+
+    def _load(self, policy: SyncedPolicy) -> None:
+        folder = Path(tempfile.mkdtemp(prefix="grpo-weights-", dir=shared_memory()))
+        try:
+            policy.export(folder)
+            self._engine.load(folder)
+        finally:
+            shutil.rmtree(folder)
+
+    def _prove(self, expected: list[list[float]], what: str) -> float:
+        gap = mean_gap(expected, self._engine.logprobs(self._probe))
+        if not gap <= self._tolerance:
+            raise SyncError(
+                f"weight sync: {what}: the engine's log-probs differ from the trainer's by {gap:.4f} nats a "
+                f"token, more than rollout.sync_tolerance={self._tolerance}; the engine does not hold these "
+                "weights, so nothing it writes may be learnt from"
+            )
+        return gap
+
+
+def mean_gap(ours: Sequence[Sequence[float]], theirs: Sequence[Sequence[float]]) -> float:
+    """Mean absolute difference over all tokens; NaN on either side stays NaN, and so fails every bound."""
+    gaps = [
+        abs(a - b)
+        for row, other in zip(ours, theirs, strict=True)
+        for a, b in zip(row, other, strict=True)
+    ]
+    return sum(gaps) / len(gaps)
+
+
+def shared_memory() -> Path:
+    """Where weights pass through without touching a disk, if there is such a place."""
+    memory = Path("/dev/shm")
+    return memory if memory.is_dir() else Path(tempfile.gettempdir())

@@ -1,0 +1,118 @@
+"""vLLM in a process of its own, spoken to over one pipe. It dies with the trainer, however that dies."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from grpo.config import RolloutSection
+from grpo.errors import EngineError
+from grpo.rollout.engine import Request, Sampling, Written
+from rewards.process import Child, ChildDied, ChildTimeout
+
+START_LIMIT_S = 900.0
+"""Compilation and CUDA graphs of a large model take minutes; a start that takes longer than this has hung."""
+
+
+class VllmEngine:
+    """The trainer's side. Every wait is bounded by `timeout_s`, and a reply of another kind is an error."""
+
+    def __init__(
+        self, folder: Path, settings: RolloutSection, *, max_model_len: int, device: torch.device, seed: int, log: Path
+    ) -> None:
+        self._timeout_s = settings.timeout_s
+        self._log = log
+        self._child = Child("grpo.rollout.vllm_server", log=log, env=_environment(device))
+        arguments = engine_arguments(folder, settings, max_model_len, device.type == "cuda") | {"seed": seed}
+        try:
+            self.description: dict[str, str] = self._ask("start", arguments, timeout_s=START_LIMIT_S)
+        except BaseException:
+            self.close()
+            raise
+
+    def load(self, folder: Path) -> None:
+        self._ask("load", str(folder))
+
+    def logprobs(self, token_ids: Sequence[Sequence[int]]) -> list[list[float]]:
+        answer: list[list[float]] = self._ask("logprobs", [list(ids) for ids in token_ids])
+        return answer
+
+    def generate(
+        self, requests: Sequence[Request], sampling: Sampling
+    ) -> Iterator[tuple[int, tuple[Written, ...]]]:
+        self._send("generate", (tuple(requests), sampling))
+        for _ in requests:
+            number, written = self._receive("generate")
+            yield number, written
+
+    def close(self) -> None:
+        self._child.kill()
+
+    def _ask(self, verb: str, argument: Any, timeout_s: float | None = None) -> Any:
+        self._send(verb, argument)
+        return self._receive(verb, timeout_s)
+
+    def _send(self, verb: str, argument: Any) -> None:
+        try:
+            self._child.send((verb, argument))
+        except ChildDied as error:
+            raise EngineError(f"vLLM: {error}; its whole log is {self._log}") from None
+
+    def _receive(self, verb: str, timeout_s: float | None = None) -> Any:
+        try:
+            answered, result = self._child.receive(timeout_s or self._timeout_s)
+        except (ChildDied, ChildTimeout) as error:
+            raise EngineError(f"vLLM: {verb}: {error}; its whole log is {self._log}") from None
+        if answered != verb:
+            raise EngineError(f"vLLM: {verb} failed; its whole log is {self._log}\n{result}")
+        return result
+
+
+def engine_arguments(
+    folder: Path, settings: RolloutSection, max_model_len: int, cuda: bool
+) -> dict[str, Any]:
+    """Arguments of ``vllm.LLM``: those that make its log-probs agree with the trainer's, and its memory."""
+    arguments: dict[str, Any] = {
+        "model": str(folder),
+        "dtype": settings.dtype,
+        "max_model_len": max_model_len,
+        "max_num_seqs": settings.max_parallel,
+        # Never split a prompt: a per-request seed does not survive chunked prefill on CPU.
+        "max_num_batched_tokens": max(8192, 2 * max_model_len),
+        # The sampler's own log-probs, temperature applied.
+        "logprobs_mode": "processed_logprobs",
+        # Else unset parameters (a repetition penalty, say) come from the model's own file.
+        "generation_config": "vllm",
+        "enforce_eager": settings.eager or not cuda,
+        "tensor_parallel_size": settings.tensor_parallel,
+        "disable_log_stats": True,
+    }
+    if cuda:
+        return arguments | {"gpu_memory_utilization": settings.gpu_memory_frac}
+    return arguments | {"kv_cache_memory_bytes": int(settings.cpu_kv_cache_gib * 2**30)}
+
+
+def _environment(device: torch.device) -> dict[str, str | None]:
+    # The engine is already alone in its process, so its core runs in it: one process to start and to end.
+    shared: dict[str, str | None] = {
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        "VLLM_NO_USAGE_STATS": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+    # The engine is a world of its own, not one of torchrun's ranks.
+    shared |= dict.fromkeys(("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"))
+    if device.type == "cuda":
+        return shared | {"CUDA_VISIBLE_DEVICES": _visible_devices(device.index)}
+    # Trainer and engine take turns on the same cores: use all of them, and do not spin while the other works.
+    return shared | {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_WAIT_POLICY": "PASSIVE"}
+
+
+def _visible_devices(first: int) -> str:
+    """The trainer's own GPU first, then those after it, for tensor parallelism."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    every = visible.split(",") if visible else [str(index) for index in range(torch.cuda.device_count())]
+    return ",".join(every[first:])

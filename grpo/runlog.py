@@ -1,0 +1,175 @@
+"""What a run tells: rows to its folder, a view to the screen, numbers to trackers, the report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+from grpo.advantages import group_advantages
+from grpo.config import Recipe
+from grpo.display import Display
+from grpo.evaluate import Evaluation
+from grpo.folder import COMPLETIONS, EVALS, METRICS, RunFolder, read_rows
+from grpo.meter import Meter
+from grpo.metrics import step_metrics
+from grpo.report import write_report
+from grpo.trackers import Trackers
+from grpo.types import ScoredGroup
+from grpo.world import World
+
+Row = dict[str, Any]
+_SHOWN = 2
+
+
+class RunLog(Protocol):
+    """What the loop says of itself."""
+
+    def describe(self, engine: Mapping[str, str]) -> None:
+        """Which engine writes the completions."""
+
+    def begin(self, step: int) -> None:
+        """Training starts, or goes on after `step`."""
+
+    def evaluation(self, step: int, found: Evaluation) -> None:
+        """An evaluation outside of a step: the one before training."""
+
+    def step(
+        self, step: int, scored: Sequence[ScoredGroup], stats: Mapping[str, float], found: Evaluation | None
+    ) -> None:
+        """A step is done; `scored` are this rank's groups."""
+
+    def finish(self) -> None:
+        """Training is over."""
+
+
+class MainLog:
+    """The log of the first rank: the one that writes."""
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        display: Display,
+        trackers: Trackers,
+        recipe: Recipe,
+        open_think: bool,
+        world: World,
+        meter: Meter,
+    ) -> None:
+        self._folder = folder
+        self._display = display
+        self._trackers = trackers
+        self._recipe = recipe
+        self._open_think = open_think
+        self._world = world
+        self._meter = meter
+
+    def describe(self, engine: Mapping[str, str]) -> None:
+        facts = {"engine": dict(engine), "device": str(self._world.device), "num_ranks": self._world.size}
+        self._folder.describe_environment(facts)
+
+    def begin(self, step: int) -> None:
+        self._folder.rewind(step)
+        if step:
+            self._display.message(f"going on after step {step}, from the checkpoint in {self._folder.path}")
+
+    def evaluation(self, step: int, found: Evaluation) -> None:
+        self._write({"step": step, "time_unix": time.time(), **self._meter.lap(), **found.metrics}, found)
+
+    def step(
+        self, step: int, scored: Sequence[ScoredGroup], stats: Mapping[str, float], found: Evaluation | None
+    ) -> None:
+        everything = self._world.gather(scored)
+        rows = list(self._rows(step, everything))
+        self._folder.append(COMPLETIONS, rows)
+        lap = self._meter.lap()
+        num_tokens = sum(row["num_tokens"] for row in rows)
+        row = {
+            "step": step,
+            "time_unix": time.time(),
+            **step_metrics(everything),
+            **stats,
+            **lap,
+            "speed/tokens_per_s": num_tokens / lap["time/generate_s"],
+        }
+        self._write(row | (found.metrics if found else {}), found)
+        if self._is_due(self._recipe.log.show_every, step):
+            self._display.completions(step, best_and_worst(rows, _SHOWN))
+        if self._is_due(self._recipe.log.report_every, step):
+            write_report(self._folder.path)
+
+    def finish(self) -> None:
+        self._trackers.close()
+        report = write_report(self._folder.path)
+        self._display.summary(list(read_rows(self._folder.path / METRICS)), report)
+
+    def _write(self, row: Row, found: Evaluation | None) -> None:
+        for source, groups in (found.scored if found else {}).items():
+            self._folder.append(EVALS, ({**one, "source": source} for one in self._rows(row["step"], groups)))
+        self._folder.append(METRICS, [row])
+        self._trackers.log(row["step"], row)
+        self._display.step(row)
+
+    def _rows(self, step: int, scored: Sequence[ScoredGroup]) -> Iterator[Row]:
+        for group in scored:
+            yield from completion_rows(step, group, self._recipe, self._open_think)
+
+    def _is_due(self, every: int, step: int) -> bool:
+        return bool(every) and (step % every == 0 or step == 1)
+
+
+class QuietLog:
+    """The log of every other rank: it hands its groups to the first and writes nothing."""
+
+    def __init__(self, world: World, meter: Meter) -> None:
+        self._world = world
+        self._meter = meter
+
+    def describe(self, engine: Mapping[str, str]) -> None:
+        """All ranks have the same engine."""
+
+    def begin(self, step: int) -> None:
+        """The first rank rewinds the folder."""
+
+    def evaluation(self, step: int, found: Evaluation) -> None:
+        self._meter.lap()
+
+    def step(
+        self, step: int, scored: Sequence[ScoredGroup], stats: Mapping[str, float], found: Evaluation | None
+    ) -> None:
+        self._world.gather(scored)
+        self._meter.lap()
+
+    def finish(self) -> None:
+        """The first rank writes the report."""
+
+
+def completion_rows(step: int, scored: ScoredGroup, recipe: Recipe, open_think: bool) -> Iterator[Row]:
+    """One row for each completion of a group, with everything that was decided about it."""
+    problem = scored.group.prompt.problem
+    advantages = group_advantages(scored.rewards, recipe.update.advantage_scale)
+    judged = zip(scored.group.completions, scored.scores, advantages, strict=True)
+    for index, (completion, score, advantage) in enumerate(judged):
+        yield {
+            "step": step,
+            "problem_id": problem.id,
+            "index": index,
+            "question": problem.question,
+            "gold": problem.gold,
+            "text": completion.text,
+            "finish": completion.finish,
+            "num_tokens": len(completion.token_ids),
+            "reward": score.reward,
+            "parts": dict(score.parts),
+            "outcome": score.outcome.value,
+            "answer": score.answer,
+            "advantage": advantage,
+            "opens_think": open_think,
+        }
+
+
+def best_and_worst(rows: Sequence[Row], num: int) -> list[Row]:
+    """A few completions to look at: the best ones and the worst ones of a step, `num` in all."""
+    ordered = sorted(rows, key=lambda row: -row["reward"])
+    half = num // 2
+    return ordered[: num - half] + ordered[len(ordered) - half :]

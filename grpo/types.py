@@ -1,0 +1,96 @@
+"""One frozen record per stage of the loop. No field is filled in later.
+
+A step on one problem with two completions, stage by stage::
+
+    Prompt(problem, token_ids=(1, 4093, ...))
+    Group(prompt, (Completion((504, 2), (-0.2, -0.1), "…", "stop"), Completion(...)), version=7)
+    ScoredGroup(group, (Score(1.0, {"correctness": 1.0}, Outcome.CORRECT, "71"), Score(...)))
+    Batch(sequences=(Sequence(prompt_ids, (Branch(...), ...)), ...), denominator=2.0)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from data.problem import Problem
+from rewards.types import Score
+
+Finish = Literal["stop", "length", "abort"]
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A problem rendered to the token ids that both the engine and the trainer see."""
+
+    problem: Problem
+    token_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What the engine wrote. `sampler_logps` has one entry a token, in nats, at the sampling temperature."""
+
+    token_ids: tuple[int, ...]
+    sampler_logps: tuple[float, ...]
+    text: str
+    finish: Finish
+
+
+@dataclass(frozen=True)
+class Group:
+    """All completions of one prompt, written by the policy of step `version`."""
+
+    prompt: Prompt
+    completions: tuple[Completion, ...]
+    version: int
+
+
+@dataclass(frozen=True)
+class ScoredGroup:
+    """A group with one score for each of its completions."""
+
+    group: Group
+    scores: tuple[Score, ...]
+
+    @property
+    def rewards(self) -> tuple[float, ...]:
+        return tuple(score.reward for score in self.scores)
+
+
+@dataclass(frozen=True)
+class Branch:
+    """One completion as the loss sees it.
+
+    Its tokens share one `advantage` and one `weight` in the loss (before the batch's denominator).
+    """
+
+    token_ids: tuple[int, ...]
+    sampler_logps: tuple[float, ...]
+    advantage: float
+    weight: float
+
+
+@dataclass(frozen=True)
+class PromptTree:
+    """A prompt and the completions that branch off it: computed as one sequence, the prompt only once."""
+
+    prompt_ids: tuple[int, ...]
+    branches: tuple[Branch, ...]
+
+    @property
+    def num_tokens(self) -> int:
+        return len(self.prompt_ids) + sum(len(branch.token_ids) for branch in self.branches)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Everything one update needs.
+
+    Each micro-batch is a tuple of trees whose tokens fit the budget. `denominator` is the one number that
+    divides the summed loss: taken over all ranks, all micro-batches and all completions, those that are left
+    out for lack of a signal included.
+    """
+
+    micro_batches: tuple[tuple[PromptTree, ...], ...]
+    denominator: float
