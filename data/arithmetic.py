@@ -36,9 +36,7 @@ class ArithmeticOptions(BaseModel):
                 f"options.min_value={self.min_value}: is above options.max_value={self.max_value}; swap them"
             )
         if self.non_negative and self.max_value < 0 and set(self.operators) == {"+"}:
-            raise DataError(
-                "options.non_negative=True: no sum of numbers below 0 passes; raise options.max_value"
-            )
+            raise DataError("options.non_negative=True: no sum of numbers below 0 passes; raise options.max_value")
         return self
 
 

@@ -80,9 +80,7 @@ def load_problems(spec: SourceSpec) -> LoadedProblems:
 
 def _generate(spec: SourceSpec) -> LoadedProblems:
     num_problems = spec.num_problems or 0
-    return LoadedProblems(
-        generated_problems(spec.source, spec.options, spec.split, spec.seed, num_problems), ()
-    )
+    return LoadedProblems(generated_problems(spec.source, spec.options, spec.split, spec.seed, num_problems), ())
 
 
 def _read(spec: SourceSpec) -> LoadedProblems:
@@ -130,8 +128,7 @@ def _columns(spec: SourceSpec, table: Table) -> _Columns:
 def _require(table: Table, column: str, where: str) -> None:
     if table.columns and column not in table.columns:
         raise DataError(
-            f"{where}={column!r}: the data has no such column; name one that it has; "
-            f"{nearest(column, table.columns)}"
+            f"{where}={column!r}: the data has no such column; name one that it has; {nearest(column, table.columns)}"
         )
 
 

@@ -77,8 +77,7 @@ class SourceSpec(BaseModel):
         for name in columns:
             if name not in _MAPPED_FIELDS:
                 raise DataError(
-                    f"columns.{name}={columns[name]!r}: is not a field of a problem; "
-                    f"{nearest(name, _MAPPED_FIELDS)}"
+                    f"columns.{name}={columns[name]!r}: is not a field of a problem; {nearest(name, _MAPPED_FIELDS)}"
                 )
         return columns
 
@@ -98,9 +97,7 @@ class SourceSpec(BaseModel):
     def _check_generated(self) -> None:
         checked_options(self.source, self.options)
         if self.num_problems is None:
-            raise DataError(
-                f"num_problems=None: {self.source} is generated without end; say how many problems to draw"
-            )
+            raise DataError(f"num_problems=None: {self.source} is generated without end; say how many problems to draw")
         if self.split not in SHARES:
             raise DataError(
                 f"split={self.split!r}: is not a split of a generated source; {nearest(self.split, SHARES)}"
@@ -113,9 +110,7 @@ class SourceSpec(BaseModel):
         }
         for name, value in unused.items():
             if value:
-                raise DataError(
-                    f"{name}={value!r}: {self.source} is generated and reads no data; leave {name} out"
-                )
+                raise DataError(f"{name}={value!r}: {self.source} is generated and reads no data; leave {name} out")
 
     def _check_read(self) -> None:
         if self.options:
@@ -125,6 +120,5 @@ class SourceSpec(BaseModel):
             )
         if self.source == "dataset" and not self.path:
             raise DataError(
-                f"path={self.path!r}: source=dataset has no data of its own; "
-                "give a Hugging Face id or a local file"
+                f"path={self.path!r}: source=dataset has no data of its own; give a Hugging Face id or a local file"
             )

@@ -129,9 +129,7 @@ def _csv_rows(file: Path) -> Iterator[Row]:
             for row in csv.DictReader(lines):
                 yield BadRow("has more cells than the header has columns") if None in row else row
     except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(
-            f"path={str(file)!r}: is not a CSV file in UTF-8 ({error}); save it as one"
-        ) from error
+        raise DataError(f"path={str(file)!r}: is not a CSV file in UTF-8 ({error}); save it as one") from error
 
 
 def _parquet_rows(file: Path) -> Iterator[Row]:

@@ -103,9 +103,7 @@ _BUILT_IN = (
         name="qwen_math",
         answer_style="boxed",
         messages=(
-            Message(
-                "system", r"Work through the problem step by step and give the final answer in \boxed{}."
-            ),
+            Message("system", r"Work through the problem step by step and give the final answer in \boxed{}."),
             Message("user", _SLOT),
         ),
     ),
@@ -166,9 +164,7 @@ class _TemplateFile(BaseModel):
         else:
             self._check_messages(self.messages)
         if _OPEN in self.opener and not self.opener.rstrip().endswith(_OPEN):
-            raise DataError(
-                f"opener={self.opener!r}: goes on after {_OPEN}, where only the model writes; end it there"
-            )
+            raise DataError(f"opener={self.opener!r}: goes on after {_OPEN}, where only the model writes; end it there")
         return self
 
     def _check_text(self) -> None:
@@ -181,9 +177,7 @@ class _TemplateFile(BaseModel):
     def _check_messages(self, messages: list[_TurnFile]) -> None:
         last = messages[-1]
         if last.role != "user" or _SLOT not in last.content:
-            raise DataError(
-                f"messages[-1]={last.message()!r}: must be the user's and hold {_SLOT}; add it at the end"
-            )
+            raise DataError(f"messages[-1]={last.message()!r}: must be the user's and hold {_SLOT}; add it at the end")
         if any(turn.role == "system" for turn in messages[1:]):
             raise DataError("messages: a system message stands after others; make it the first")
 
@@ -204,9 +198,7 @@ def _from_yaml(path: Path) -> Template:
         parsed = _TemplateFile.model_validate(_yaml_mapping(path, where))
     except ValidationError as error:
         raise DataError(f"{where}: {explain('', error, _TemplateFile.model_fields)}") from error
-    return Template(
-        path.stem, parsed.answer_style, messages=parsed.turns(), text=parsed.text, opener=parsed.opener
-    )
+    return Template(path.stem, parsed.answer_style, messages=parsed.turns(), text=parsed.text, opener=parsed.opener)
 
 
 def _yaml_mapping(path: Path, where: str) -> dict[str, Any]:

@@ -65,10 +65,10 @@ def open_run(recipe: Recipe) -> Iterator[Run]:
         _check_disk(recipe, material)
         log = _open_log(recipe, material, world, meter, stack)
         policy = Policy(material.model_folder, _policy_settings(recipe), world, meter)
-        engine = open_engine(recipe, material, world)
+        engine = open_engine(recipe, material, world, recipe.run.dir / "logs")
         stack.callback(engine.close)
         log.describe(engine.description)
-        rollouts = open_rollouts(recipe, material, engine, meter)
+        rollouts = open_rollouts(recipe, material, engine, policy, meter)
         yield Run(
             recipe=recipe,
             world=world,
@@ -105,8 +105,8 @@ def open_judge(recipe: Recipe, meter: Meter) -> Judge:
     return Judge(scorer, find_template(recipe), scoring.max_failed_frac, meter)
 
 
-def open_engine(recipe: Recipe, material: Material, world: World) -> Engine:
-    """The recipe's engine, holding the model's first weights."""
+def open_engine(recipe: Recipe, material: Material, world: World, logs: Path) -> Engine:
+    """The recipe's engine, holding the model's first weights; what it says goes to a file in `logs`."""
     if recipe.rollout.engine == "transformers":
         from grpo.rollout.transformers import TransformersEngine
 
@@ -119,14 +119,14 @@ def open_engine(recipe: Recipe, material: Material, world: World) -> Engine:
         max_model_len=material.max_model_len,
         device=world.device,
         seed=recipe.run.seed,
-        log=recipe.run.dir / "logs" / f"engine_{world.rank}.log",
+        log=logs / f"engine_{world.rank}.log",
     )
 
 
-def open_rollouts(recipe: Recipe, material: Material, engine: Engine, meter: Meter) -> Rollouts:
+def open_rollouts(recipe: Recipe, material: Material, engine: Engine, policy: Policy, meter: Meter) -> Rollouts:
     """The engine with its weight sync, probed with the first prompts of the training set."""
     probe = [prompt.token_ids[:PROBE_TOKENS] for prompt in material.train[:PROBE_PROMPTS]]
-    sync = WeightSync(engine, probe, recipe.rollout.sync_tolerance)
+    sync = WeightSync(engine, policy, probe, recipe.rollout.sync_tolerance)
     return Rollouts(engine, sync, material.tokenizer.decode, recipe.run.seed, meter)
 
 

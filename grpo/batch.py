@@ -19,9 +19,7 @@ def make_batch(scored: Sequence[ScoredGroup], settings: UpdateSection, max_new_t
     lengths = [len(one.token_ids) for group in scored for one in group.group.completions]
     if settings.kl_weight == 0:
         trees = [_with_signal(tree) for tree in trees]
-    pieces = [
-        piece for tree in trees if tree.branches for piece in _split(tree, settings.tokens_per_micro_batch)
-    ]
+    pieces = [piece for tree in trees if tree.branches for piece in _split(tree, settings.tokens_per_micro_batch)]
     return Batch(
         micro_batches=tuple(_pack(pieces, settings.tokens_per_micro_batch)),
         denominator=denominator(lengths, settings.normalise, max_new_tokens),

@@ -17,9 +17,9 @@ from typing import Any
 
 import torch
 
-from grpo.meter import Meter
 from grpo.config import CheckpointSection
 from grpo.errors import UserError
+from grpo.meter import Meter
 from grpo.policy import Policy
 from grpo.world import World
 

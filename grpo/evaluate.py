@@ -12,7 +12,6 @@ from grpo.meter import Meter
 from grpo.metrics import eval_metrics
 from grpo.rollout.engine import Sampling
 from grpo.rollout.rollouts import Draw, Rollouts
-from grpo.rollout.sync import SyncedPolicy
 from grpo.types import Prompt, ScoredGroup
 from grpo.world import World
 
@@ -34,7 +33,7 @@ class Evaluation:
 
 
 class Evaluator:
-    """Evaluates a policy on every held-out set, all ranks sharing the work."""
+    """Evaluates the current policy on every held-out set, all ranks sharing the work."""
 
     def __init__(
         self,
@@ -56,25 +55,25 @@ class Evaluator:
         self._world = world
         self._meter = meter
 
-    def evaluate_if_due(self, policy: SyncedPolicy, step: int) -> Evaluation | None:
+    def evaluate_if_due(self, step: int) -> Evaluation | None:
         """Evaluate after the last step, and every so many steps before it."""
         every = self._settings.every
         due = step == self._last_step or bool(every and step % every == 0)
-        return self.evaluate(policy, step) if due else None
+        return self.evaluate(step) if due else None
 
-    def evaluate(self, policy: SyncedPolicy, step: int) -> Evaluation:
+    def evaluate(self, step: int) -> Evaluation:
         """Metrics and completions of every held-out set. Seeds do not depend on the step, so that two
         evaluations differ by the policy alone."""
         with self._meter.phase("eval"):
-            scored = {held_out.name: self._score(policy, held_out, step) for held_out in self._sets}
+            scored = {held_out.name: self._score(held_out, step) for held_out in self._sets}
         metrics: dict[str, float] = {}
         for name, groups in scored.items():
             metrics |= eval_metrics(name, groups)
         return Evaluation(metrics, scored)
 
-    def _score(self, policy: SyncedPolicy, held_out: HeldOut, step: int) -> list[ScoredGroup]:
+    def _score(self, held_out: HeldOut, step: int) -> list[ScoredGroup]:
         draw = Draw(self._settings.num_completions, self._sampling, f"eval {held_out.name}")
-        groups = self._rollouts.write(policy, self._world.share(held_out.prompts), draw)
+        groups = self._rollouts.write(self._world.share(held_out.prompts), draw)
         return self._world.gather(self._judge.score(groups, step))
 
 

@@ -22,7 +22,7 @@ def token_logprobs(
     entropy carries no gradient.
     """
     logps, entropies = [], []
-    for rows, wanted in zip(hidden.split(chunk_tokens), targets.split(chunk_tokens), strict=True):
+    for rows, wanted in zip(torch.split(hidden, chunk_tokens), torch.split(targets, chunk_tokens), strict=True):
         logp, entropy = checkpoint(_chunk, rows, wanted, head, temperature, use_reentrant=False)
         logps.append(logp)
         entropies.append(entropy)

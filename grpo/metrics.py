@@ -63,8 +63,7 @@ def step_metrics(scored: Sequence[ScoredGroup]) -> dict[str, float]:
     }
     row |= {f"reward/{name}": value for name, value in part_means(scored).items()}
     row |= {
-        f"outcome/{outcome.value}_frac": _share([score.outcome is outcome for score in scores])
-        for outcome in Outcome
+        f"outcome/{outcome.value}_frac": _share([score.outcome is outcome for score in scores]) for outcome in Outcome
     }
     return row
 

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from grpo.meter import Meter
 from grpo.config import ModelSection, RolloutSection, UpdateSection
 from grpo.errors import UserError
 from grpo.logprobs import token_logprobs
 from grpo.losses import clipped_objective, k3_kl
+from grpo.meter import Meter
 from grpo.packing import Packed, pack
 from grpo.tally import Tally
 from grpo.types import Batch
@@ -142,9 +142,7 @@ class Policy:
         self._bad_steps = state["bad_steps"]
         torch.set_rng_state(state["torch_random"])
 
-    def _accumulate(
-        self, packed: Packed, old_logps: Tensor | None, denominator: float, tally: Tally
-    ) -> Tensor:
+    def _accumulate(self, packed: Packed, old_logps: Tensor | None, denominator: float, tally: Tally) -> Tensor:
         """Add one micro-batch's share of the gradient and return the old policy's log-probs.
 
         On the first pass the policy is its own old policy, so that the ratio is exactly 1.
@@ -154,9 +152,7 @@ class Policy:
         if old_logps is None:
             old_logps = logps.detach()
             tally.add_gap(old_logps - packed.sampler_logps)
-        losses, clipped = clipped_objective(
-            logps, old_logps, packed.advantages, settings.clip_low, settings.clip_high
-        )
+        losses, clipped = clipped_objective(logps, old_logps, packed.advantages, settings.clip_low, settings.clip_high)
         kl = torch.zeros_like(losses)
         if self._reference is not None:
             with torch.no_grad():
@@ -188,9 +184,7 @@ class Policy:
         if not has_signal:
             return {"update/grad_norm": 0.0, "update/skipped": 0.0}
         self._world.sum_gradients(self._model.parameters())
-        norm = float(
-            torch.nn.utils.clip_grad_norm_(self._model.parameters(), self._settings.update.max_grad_norm)
-        )
+        norm = float(torch.nn.utils.clip_grad_norm_(self._model.parameters(), self._settings.update.max_grad_norm))
         skipped = not math.isfinite(norm)
         self._bad_steps = self._bad_steps + 1 if skipped else 0
         if self._bad_steps >= self._settings.update.max_bad_steps:
@@ -209,9 +203,7 @@ class Policy:
         return learning_rate(self._settings.update, step, self._settings.steps)
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
-        return torch.autocast(
-            self._world.device.type, torch.bfloat16, enabled=self._settings.model.compute == "bf16"
-        )
+        return torch.autocast(self._world.device.type, torch.bfloat16, enabled=self._settings.model.compute == "bf16")
 
 
 def learning_rate(settings: UpdateSection, step: int, num_steps: int) -> float:

@@ -38,10 +38,13 @@ class Material:
     max_model_len: int
 
 
-def prepare(recipe: Recipe, judge: Judge, say: Say) -> Material:
-    """Load problems, check every gold, find the model's files, render every prompt. Raises UserError."""
+def prepare(recipe: Recipe, judge: Judge, say: Say, *, for_training: bool = True) -> Material:
+    """Load problems, check every gold, find the model's files, render every prompt. Raises UserError.
+
+    An evaluation alone needs no training problems, and then gets none.
+    """
     template = find_template(recipe)
-    train = _usable(recipe.data.train, "data.train", recipe, judge, say)
+    train = _usable(recipe.data.train, "data.train", recipe, judge, say) if for_training else []
     held_out = [_usable(spec, f"eval.sources.{i}", recipe, judge, say) for i, spec in enumerate(recipe.eval.sources)]
     folder = resolve_model(recipe.model.path)
     tokenizer = load_tokenizer(folder)
@@ -52,8 +55,8 @@ def prepare(recipe: Recipe, judge: Judge, say: Say) -> Material:
 
     rollout, evaluation = recipe.rollout, recipe.eval
     ends = stop_ids(folder, tokenizer)
-    prompts = render(train, "data.train")
-    if recipe.rollout.prompts_per_step > len(prompts):
+    prompts = render(train, "data.train") if for_training else ()
+    if for_training and rollout.prompts_per_step > len(prompts):
         say(f"data.train: {len(prompts)} problems for {rollout.prompts_per_step} prompts a step: some come twice")
     names = set_names(recipe.eval.sources)
     return Material(

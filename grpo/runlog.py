@@ -156,6 +156,7 @@ def completion_rows(step: int, scored: ScoredGroup, recipe: Recipe, open_think: 
             "index": index,
             "question": problem.question,
             "gold": problem.gold,
+            "checker": problem.checker,
             "text": completion.text,
             "finish": completion.finish,
             "num_tokens": len(completion.token_ids),

@@ -12,15 +12,15 @@ def train(run: Run) -> None:
     step = run.checkpoints.restore(run.policy)
     run.log.begin(step)
     if step == 0:
-        run.log.evaluation(step, run.evaluator.evaluate(run.policy, step))
+        run.log.evaluation(step, run.evaluator.evaluate(step))
     while step < recipe.run.steps:
         step += 1
         prompts = run.world.share(run.prompts.take(step))
-        groups = run.rollouts.write(run.policy, prompts, run.draw(step))
+        groups = run.rollouts.write(prompts, run.draw(step))
         scored = run.judge.score(groups, step)
         batch = make_batch(scored, recipe.update, recipe.rollout.max_new_tokens)
         stats = run.policy.update(batch)
-        evaluation = run.evaluator.evaluate_if_due(run.policy, step)
+        evaluation = run.evaluator.evaluate_if_due(step)
         run.log.step(step, scored, stats, evaluation)
         run.checkpoints.save_if_due(run.policy, step)
     run.log.finish()

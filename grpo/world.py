@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Protocol, TypeVar
 
 import torch
-from torch import Tensor, distributed
+from torch import distributed
 
 Item = TypeVar("Item")
 

@@ -24,7 +24,7 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
 from typing import Any, Literal, Self
 
-from rewards.process import Child, ChildDied
+from rewards.process import Child, ChildDiedError
 from rewards.worker import Call, SetUp
 
 _START_UP_S = 120.0
@@ -183,7 +183,7 @@ class WorkerPool:
         first = len(job.results)
         try:
             worker.child.send((first, job.payloads[first:]))
-        except (ChildDied, OSError):
+        except (ChildDiedError, OSError):
             self._queue.appendleft(job)
             self._bury(worker)
         else:

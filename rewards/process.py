@@ -26,11 +26,11 @@ _PIPE_VARIABLE = "GRPO_CHILD_PIPE"
 _LIFE_LINE_VARIABLE = "GRPO_CHILD_LIFE_LINE"
 
 
-class ChildDied(RuntimeError):
+class ChildDiedError(RuntimeError):
     """The process ended while an answer was awaited."""
 
 
-class ChildTimeout(TimeoutError):
+class ChildTimeoutError(TimeoutError):
     """No answer came within the time that was allowed."""
 
 
@@ -41,9 +41,7 @@ class Child:
     environment; a value of None takes a variable out of it.
     """
 
-    def __init__(
-        self, module: str, *, log: Path | None = None, env: Mapping[str, str | None] | None = None
-    ) -> None:
+    def __init__(self, module: str, *, log: Path | None = None, env: Mapping[str, str | None] | None = None) -> None:
         self.module = module
         self.log = log
         ours, theirs = socketpair()
@@ -71,17 +69,17 @@ class Child:
         return self._process.pid
 
     def send(self, message: Any) -> None:
-        """Hand over one message. Raises ChildDied when nobody is there to take it."""
+        """Hand over one message. Raises ChildDiedError when nobody is there to take it."""
         try:
             self.connection.send(message)
         except (BrokenPipeError, ConnectionResetError) as error:
             raise self._death() from error
 
     def receive(self, timeout_s: float | None = None) -> Any:
-        """The next message. Raises ChildTimeout after `timeout_s` seconds and ChildDied when the process ends."""
+        """The next message. Raises ChildTimeoutError after `timeout_s` seconds, ChildDiedError when the process ends."""
         try:
             if not self.connection.poll(timeout_s):
-                raise ChildTimeout(f"{self.module} gave no answer within {timeout_s:g} s")
+                raise ChildTimeoutError(f"{self.module} gave no answer within {timeout_s:g} s")
             return self.connection.recv()
         except (EOFError, ConnectionResetError) as error:
             raise self._death() from error
@@ -96,12 +94,12 @@ class Child:
             os.close(self._held)
             self._held = -1
 
-    def _death(self) -> ChildDied:
+    def _death(self) -> ChildDiedError:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout=5)
         code = self._process.returncode
         where = f"; its last words:\n{self.last_words()}" if self.log else ""
-        return ChildDied(f"{self.module} (pid {self.pid}) ended with exit code {code}{where}")
+        return ChildDiedError(f"{self.module} (pid {self.pid}) ended with exit code {code}{where}")
 
     def last_words(self, num_lines: int = 15) -> str:
         """The end of the child's log, for error messages."""

@@ -79,8 +79,7 @@ class Scorer:
         """Begin to score one group; returns at once. Raises ValueError for an unknown checker."""
         find_checker(request.checker)
         extracted = tuple(
-            extract(response.text, request.opens_think, request.answer_style)
-            for response in request.responses
+            extract(response.text, request.opens_think, request.answer_style) for response in request.responses
         )
         answers = tuple(dict.fromkeys(item.answer for item in extracted if item.answer is not None))
         verdicts = [Call("judge", (request.checker, request.gold, answer)) for answer in answers]
@@ -159,9 +158,7 @@ class Scorer:
         return [None] * num_responses
 
     def _score(self, parts: Sequence[float | None], outcome: Outcome, answer: str | None) -> Score:
-        reward = sum(
-            spec.weight * part for spec, part in zip(self._specs, parts, strict=True) if part is not None
-        )
+        reward = sum(spec.weight * part for spec, part in zip(self._specs, parts, strict=True) if part is not None)
         names = [spec.name for spec in self._specs]
         return Score(float(reward), dict(zip(names, parts, strict=True)), outcome, answer)
 

@@ -34,9 +34,7 @@ class RewardSpec(BaseModel):
     def _known_keys(cls, value: Any) -> Any:
         for key in value if isinstance(value, Mapping) else ():
             if key not in cls.model_fields:
-                raise ValueError(
-                    f"{key}={value[key]!r}: no such key; {did_you_mean(str(key), cls.model_fields)}"
-                )
+                raise ValueError(f"{key}={value[key]!r}: no such key; {did_you_mean(str(key), cls.model_fields)}")
         return value
 
     @field_validator("name")

@@ -39,9 +39,7 @@ def load_function(path: str) -> UserFunction:
     return function  # type: ignore[no-any-return]
 
 
-def call_function(
-    function: UserFunction, request: ScoreRequest, options: Mapping[str, Any]
-) -> list[float | None]:
+def call_function(function: UserFunction, request: ScoreRequest, options: Mapping[str, Any]) -> list[float | None]:
     """One reward for each response. Raises when the function does, or when it returns anything else."""
     parameters = inspect.signature(function).parameters
     if next(iter(parameters), None) == "request":

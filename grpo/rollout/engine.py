@@ -52,9 +52,7 @@ class Engine(Protocol):
     def logprobs(self, token_ids: Sequence[Sequence[int]]) -> list[list[float]]:
         """Log-probs, at temperature 1, of every token after the first of each sequence."""
 
-    def generate(
-        self, requests: Sequence[Request], sampling: Sampling
-    ) -> Iterator[tuple[int, tuple[Written, ...]]]:
+    def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[tuple[int, tuple[Written, ...]]]:
         """Each request's number with its completions, as soon as all of them are written, in any order."""
 
     def close(self) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from grpo.meter import Meter
 from grpo.rollout.engine import Engine, Request, Sampling, Written, derive_seed
-from grpo.rollout.sync import SyncedPolicy, WeightSync
+from grpo.rollout.sync import Sync
 from grpo.types import Completion, Group, Prompt
 
 
@@ -25,7 +25,12 @@ class Rollouts:
     """Completions of the current policy, and only of it."""
 
     def __init__(
-        self, engine: Engine, sync: WeightSync, decode: Callable[[Sequence[int]], str], seed: int, meter: Meter
+        self,
+        engine: Engine,
+        sync: Sync,
+        decode: Callable[[Sequence[int]], str],
+        seed: int,
+        meter: Meter,
     ) -> None:
         self.engine = engine
         self._sync = sync
@@ -33,19 +38,18 @@ class Rollouts:
         self._seed = seed
         self._meter = meter
 
-    def write(self, policy: SyncedPolicy, prompts: Sequence[Prompt], draw: Draw) -> Iterator[Group]:
+    def write(self, prompts: Sequence[Prompt], draw: Draw) -> Iterator[Group]:
         """Bring the policy's weights to the engine, prove it, and yield groups as they are finished."""
         with self._meter.phase("sync"):
-            gap = self._sync.bring(policy)
+            gap = self._sync.bring()
         self._meter.note("sync/gap_nats", gap)
         requests = [
-            Request(prompt.token_ids, self._seeds(prompt, position, draw))
-            for position, prompt in enumerate(prompts)
+            Request(prompt.token_ids, self._seeds(prompt, position, draw)) for position, prompt in enumerate(prompts)
         ]
         with self._meter.phase("generate"):
             for number, written in self.engine.generate(requests, draw.sampling):
                 completions = tuple(self._completion(one, draw.sampling) for one in written)
-                yield Group(prompts[number], completions, policy.version)
+                yield Group(prompts[number], completions, self._sync.version)
 
     def close(self) -> None:
         self.engine.close()

@@ -26,6 +26,17 @@ REHEARSAL_MARGIN = 3.0
 """The rehearsal's perturbation must move the probe by at least this many tolerances, or it proves nothing."""
 
 
+class Sync(Protocol):
+    """Makes the engine hold the weights that completions are to be written with."""
+
+    @property
+    def version(self) -> int:
+        """Which weights those are."""
+
+    def bring(self) -> float:
+        """See to it, prove it, and return the proof's gap in nats a token."""
+
+
 class SyncedPolicy(Protocol):
     """What the sync needs of the trainer's side."""
 
@@ -41,42 +52,47 @@ class SyncedPolicy(Protocol):
 class WeightSync:
     """Brings the policy's weights to the engine and proves it. `tolerance` is in nats a token, mean absolute."""
 
-    def __init__(self, engine: Engine, probe: Sequence[Sequence[int]], tolerance: float) -> None:
+    def __init__(self, engine: Engine, policy: SyncedPolicy, probe: Sequence[Sequence[int]], tolerance: float) -> None:
         self._engine = engine
+        self._policy = policy
         self._probe = [list(ids) for ids in probe]
         self._tolerance = tolerance
         self._loaded: int | None = None
 
-    def bring(self, policy: SyncedPolicy) -> float:
+    @property
+    def version(self) -> int:
+        return self._policy.version
+
+    def bring(self) -> float:
         """Load the policy into the engine unless it is there already, and prove it. Returns the probe's gap.
 
         Raises SyncError when engine and trainer disagree by more than the tolerance.
         """
         if self._loaded is None:
-            self._rehearse(policy)
-        if self._loaded != policy.version:
-            self._load(policy)
-        gap = self._prove(policy.logprobs(self._probe), f"policy version {policy.version}")
-        self._loaded = policy.version
+            self._rehearse()
+        if self._loaded != self.version:
+            self._load()
+        gap = self._prove(self._policy.logprobs(self._probe), f"policy version {self.version}")
+        self._loaded = self.version
         return gap
 
-    def _rehearse(self, policy: SyncedPolicy) -> None:
-        true = policy.logprobs(self._probe)
-        with policy.perturbed():
-            perturbed = policy.logprobs(self._probe)
+    def _rehearse(self) -> None:
+        true = self._policy.logprobs(self._probe)
+        with self._policy.perturbed():
+            perturbed = self._policy.logprobs(self._probe)
             moved = mean_gap(true, perturbed)
             if moved < REHEARSAL_MARGIN * self._tolerance:
                 raise SyncError(
                     f"weight sync: the rehearsal moved the probe by {moved:.3f} nats only, too little to prove "
                     f"anything at rollout.sync_tolerance={self._tolerance}; lower the tolerance"
                 )
-            self._load(policy)
+            self._load()
             self._prove(perturbed, "the rehearsal with perturbed weights")
 
-    def _load(self, policy: SyncedPolicy) -> None:
+    def _load(self) -> None:
         folder = Path(tempfile.mkdtemp(prefix="grpo-weights-", dir=shared_memory()))
         try:
-            policy.export(folder)
+            self._policy.export(folder)
             self._engine.load(folder)
         finally:
             shutil.rmtree(folder)
@@ -92,13 +108,19 @@ class WeightSync:
         return gap
 
 
+class LoadedOnce:
+    """For an engine that already holds the only weights there are: a sync with nothing to do."""
+
+    version = 0
+
+    def bring(self) -> float:
+        """Nothing to bring, and no other side to compare with."""
+        return 0.0
+
+
 def mean_gap(ours: Sequence[Sequence[float]], theirs: Sequence[Sequence[float]]) -> float:
     """Mean absolute difference over all tokens; NaN on either side stays NaN, and so fails every bound."""
-    gaps = [
-        abs(a - b)
-        for row, other in zip(ours, theirs, strict=True)
-        for a, b in zip(row, other, strict=True)
-    ]
+    gaps = [abs(a - b) for row, other in zip(ours, theirs, strict=True) for a, b in zip(row, other, strict=True)]
     return sum(gaps) / len(gaps)
 
 

@@ -48,9 +48,7 @@ class TransformersEngine:
             answers.append(log_probs.gather(-1, row[0, 1:, None]).squeeze(-1).tolist())
         return answers
 
-    def generate(
-        self, requests: Sequence[Request], sampling: Sampling
-    ) -> Iterator[tuple[int, tuple[Written, ...]]]:
+    def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[tuple[int, tuple[Written, ...]]]:
         for number, request in enumerate(requests):
             yield number, self._write(request, sampling)
 

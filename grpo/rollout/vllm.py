@@ -12,7 +12,7 @@ import torch
 from grpo.config import RolloutSection
 from grpo.errors import EngineError
 from grpo.rollout.engine import Request, Sampling, Written
-from rewards.process import Child, ChildDied, ChildTimeout
+from rewards.process import Child, ChildDiedError, ChildTimeoutError
 
 START_LIMIT_S = 900.0
 """Compilation and CUDA graphs of a large model take minutes; a start that takes longer than this has hung."""
@@ -22,7 +22,14 @@ class VllmEngine:
     """The trainer's side. Every wait is bounded by `timeout_s`, and a reply of another kind is an error."""
 
     def __init__(
-        self, folder: Path, settings: RolloutSection, *, max_model_len: int, device: torch.device, seed: int, log: Path
+        self,
+        folder: Path,
+        settings: RolloutSection,
+        *,
+        max_model_len: int,
+        device: torch.device,
+        seed: int,
+        log: Path,
     ) -> None:
         self._timeout_s = settings.timeout_s
         self._log = log
@@ -41,9 +48,7 @@ class VllmEngine:
         answer: list[list[float]] = self._ask("logprobs", [list(ids) for ids in token_ids])
         return answer
 
-    def generate(
-        self, requests: Sequence[Request], sampling: Sampling
-    ) -> Iterator[tuple[int, tuple[Written, ...]]]:
+    def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[tuple[int, tuple[Written, ...]]]:
         self._send("generate", (tuple(requests), sampling))
         for _ in requests:
             number, written = self._receive("generate")
@@ -59,22 +64,20 @@ class VllmEngine:
     def _send(self, verb: str, argument: Any) -> None:
         try:
             self._child.send((verb, argument))
-        except ChildDied as error:
+        except ChildDiedError as error:
             raise EngineError(f"vLLM: {error}; its whole log is {self._log}") from None
 
     def _receive(self, verb: str, timeout_s: float | None = None) -> Any:
         try:
             answered, result = self._child.receive(timeout_s or self._timeout_s)
-        except (ChildDied, ChildTimeout) as error:
+        except (ChildDiedError, ChildTimeoutError) as error:
             raise EngineError(f"vLLM: {verb}: {error}; its whole log is {self._log}") from None
         if answered != verb:
             raise EngineError(f"vLLM: {verb} failed; its whole log is {self._log}\n{result}")
         return result
 
 
-def engine_arguments(
-    folder: Path, settings: RolloutSection, max_model_len: int, cuda: bool
-) -> dict[str, Any]:
+def engine_arguments(folder: Path, settings: RolloutSection, max_model_len: int, cuda: bool) -> dict[str, Any]:
     """Arguments of ``vllm.LLM``: those that make its log-probs agree with the trainer's, and its memory."""
     arguments: dict[str, Any] = {
         "model": str(folder),

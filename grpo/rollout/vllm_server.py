@@ -55,9 +55,7 @@ class Server:
             for output, ids in zip(outputs, token_ids, strict=True)
         ]
 
-    def generate(
-        self, requests: Sequence[Request], sampling: Sampling
-    ) -> Iterator[tuple[int, tuple[Written, ...]]]:
+    def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[tuple[int, tuple[Written, ...]]]:
         engine = self._llm.llm_engine
         for number, request in enumerate(requests):
             prompt = {"prompt_token_ids": list(request.token_ids), "cache_salt": f"load {self._num_loads}"}

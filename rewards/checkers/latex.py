@@ -30,9 +30,7 @@ _MAX_CHARS = 2000
 _MAX_DIGIT_RUN = 400
 _MAX_DEPTH = 60
 _DIGIT_RUN = re.compile(rf"[0-9]{{{_MAX_DIGIT_RUN},}}")
-_NAME = re.compile(
-    r"\\?[A-Za-z]+(?:_\{?[\w+-]+\}?)?'?(?: ?\( ?[A-Za-z](?: ?, ?[A-Za-z])* ?\))?|[A-Za-z_{}:]+"
-)
+_NAME = re.compile(r"\\?[A-Za-z]+(?:_\{?[\w+-]+\}?)?'?(?: ?\( ?[A-Za-z](?: ?, ?[A-Za-z])* ?\))?|[A-Za-z_{}:]+")
 _EQUALS = re.compile(r"(?<![<>!\\])=")
 _WORDS = re.compile(r"(?:\\text ?\{[^{}]*\}|[A-Za-z]{2,})(?:[ ,.'-]*(?:\\text ?\{[^{}]*\}|[A-Za-z]+))*")
 _LITERAL = re.compile(r"\\(?:[lcdv]?dots|forall|exists|mathbb|text|lfloor|lceil)(?![A-Za-z])|[0-9]_|\\#")

@@ -16,9 +16,7 @@ _MAX_DIGITS = 400
 _MAX_EXPONENT = 400
 _PLAIN = r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]*)?|[0-9]+(?:\.[0-9]*)?|\.[0-9]+)"
 _EXPONENT = r"\^ ?(?:\{ ?([+-]?[0-9]{1,4}) ?\}|([0-9]))"
-_DECIMAL = re.compile(
-    rf"({_PLAIN})(?:[eE]([+-]?[0-9]{{1,4}})|(?: ?(?:\\times|\\cdot|\*|x) ?10 ?{_EXPONENT}))?"
-)
+_DECIMAL = re.compile(rf"({_PLAIN})(?:[eE]([+-]?[0-9]{{1,4}})|(?: ?(?:\\times|\\cdot|\*|x) ?10 ?{_EXPONENT}))?")
 _POWER_OF_TEN = re.compile(rf"10 ?{_EXPONENT}")
 _FRACTION = re.compile(rf"\\frac ?(?:\{{ ?({_PLAIN}) ?\}}|([0-9])) ?(?:\{{ ?({_PLAIN}) ?\}}|([0-9]))")
 _SLASH = re.compile(rf"({_PLAIN}) ?(?:/|\\div) ?({_PLAIN})")

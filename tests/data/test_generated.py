@@ -22,9 +22,7 @@ SPLITS = ("train", "test", "validation", "eval")
 HARD_SUMS = {"min_value": -9, "max_value": 12, "operators": ["+", "-", "*"], "num_operands": 4}
 
 
-def generate(
-    source: str, split: str = "train", seed: int = 0, count: int = 200, **options: Any
-) -> list[Problem]:
+def generate(source: str, split: str = "train", seed: int = 0, count: int = 200, **options: Any) -> list[Problem]:
     spec = SourceSpec(source=source, split=split, seed=seed, num_problems=count, options=options)
     return list(load_problems(spec).problems)
 
@@ -86,9 +84,7 @@ def test_arithmetic_golds_agree_with_a_second_evaluator(options):
 
 
 def test_arithmetic_keeps_to_its_options():
-    problems = generate(
-        "arithmetic", min_value=3, max_value=7, operators=["-"], num_operands=3, non_negative=True
-    )
+    problems = generate("arithmetic", min_value=3, max_value=7, operators=["-"], num_operands=3, non_negative=True)
     for problem in problems:
         numbers = [int(number) for number in re.findall(r"\d+", problem.question)]
         assert len(numbers) == 3
@@ -130,9 +126,7 @@ def canonical(problem: Problem) -> tuple[int, ...]:
     return tuple(sorted(numbers))
 
 
-@pytest.mark.parametrize(
-    ("source", "options"), [("arithmetic", {"max_value": 30}), ("countdown", {"max_number": 12})]
-)
+@pytest.mark.parametrize(("source", "options"), [("arithmetic", {"max_value": 30}), ("countdown", {"max_number": 12})])
 def test_no_question_is_in_two_splits_whatever_the_seed(source, options):
     """Small spaces, drawn far beyond their size, so that an overlap could not stay unseen."""
     seen: dict[tuple[int, ...], str] = {}
@@ -155,8 +149,7 @@ def test_swapped_factors_and_terms_stay_in_one_split():
     }
     forms = {
         split: {
-            tuple(sorted(tuple(sorted(term.split(" * "))) for term in p.question[8:-1].split(" + ")))
-            for p in problems
+            tuple(sorted(tuple(sorted(term.split(" * "))) for term in p.question[8:-1].split(" + "))) for p in problems
         }
         for split, problems in asked.items()
     }

@@ -25,9 +25,7 @@ def test_gsm8k_gold(cell, gold, checker):
     assert gsm8k_gold({"answer": cell}, "answer") == (gold, checker)
 
 
-@pytest.mark.parametrize(
-    "cell", ["72", "the answer is 72", "48\n####", "####   ", "", None, True, ["#### 1"]]
-)
+@pytest.mark.parametrize("cell", ["72", "the answer is 72", "48\n####", "####   ", "", None, True, ["#### 1"]])
 def test_gsm8k_without_gold(cell):
     with pytest.raises(RowError, match="'answer'"):
         gsm8k_gold({"answer": cell}, "answer")

@@ -14,18 +14,14 @@ def walk(num_problems: int, per_step: int, num_steps: int, seed: int = 0) -> lis
     return [indices_for_step(num_problems, per_step, seed, step) for step in range(num_steps)]
 
 
-@pytest.mark.parametrize(
-    ("num_problems", "per_step"), [(10, 5), (10, 4), (23, 7), (7, 5), (5, 5), (3, 8), (1, 2)]
-)
+@pytest.mark.parametrize(("num_problems", "per_step"), [(10, 5), (10, 4), (23, 7), (7, 5), (5, 5), (3, 8), (1, 2)])
 def test_every_epoch_is_a_permutation(num_problems, per_step):
     row = [index for step in walk(num_problems, per_step, num_steps=6 * num_problems) for index in step]
     epochs = [row[start : start + num_problems] for start in range(0, len(row), num_problems)]
     assert all(sorted(epoch) == list(range(num_problems)) for epoch in epochs[: 6 * per_step])
 
 
-@pytest.mark.parametrize(
-    ("num_problems", "per_step"), [(8, 4), (9, 4), (11, 5), (13, 5), (13, 6), (23, 7), (129, 64)]
-)
+@pytest.mark.parametrize(("num_problems", "per_step"), [(8, 4), (9, 4), (11, 5), (13, 5), (13, 6), (23, 7), (129, 64)])
 @pytest.mark.parametrize("seed", range(5))
 def test_no_problem_twice_in_a_step(num_problems, per_step, seed):
     for step in walk(num_problems, per_step, 200, seed):

@@ -250,9 +250,7 @@ def test_an_unreachable_hub_is_one_clear_error(tmp_path):
         "load_problems(SourceSpec(source='gsm8k'))"
     )
     environment = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
-    run = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, cwd=tmp_path
-    )
+    run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, cwd=tmp_path)
     last = run.stderr.strip().splitlines()[-1]
     assert "DataError: path='openai/gsm8k'" in last
     assert "give a local file as path" in last

@@ -45,9 +45,7 @@ def test_built_in_templates(name, opens_think, style, is_chat):
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_a_question_goes_in_once_and_as_it_is(name):
     rendered = get_template(name).render(BRACES)
-    whole = (
-        rendered.text if rendered.messages is None else "".join(turn.content for turn in rendered.messages)
-    )
+    whole = rendered.text if rendered.messages is None else "".join(turn.content for turn in rendered.messages)
     assert whole is not None
     assert whole.count(BRACES) == 1
 
@@ -63,9 +61,7 @@ def test_one_shot_is_an_exchange_before_the_question():
     assert rendered.messages[2].content.startswith("<think>")
     assert rendered.messages[2].content.endswith("</think><answer>37</answer>")
     assert rendered.messages[3] == Message("user", "What is 2 + 3?")
-    assert sum(len(turn.content) for turn in rendered.messages) < 150, (
-        "every character is paid for in each step"
-    )
+    assert sum(len(turn.content) for turn in rendered.messages) < 150, "every character is paid for in each step"
 
 
 def own(folder: Path, content: str) -> Template:
@@ -121,8 +117,7 @@ REFUSED = [
     ('messages: [{role: robot, content: "{question}"}]', "messages.0.role='robot'"),
     ('messages: [{role: system, content: "{question}"}]', r"messages\[-1\]"),
     (
-        "messages: [{role: user, content: a}, {role: system, content: b},"
-        ' {role: user, content: "{question}"}]',
+        'messages: [{role: user, content: a}, {role: system, content: b}, {role: user, content: "{question}"}]',
         "a system message stands after others",
     ),
     (

@@ -15,9 +15,7 @@ from rewards.worker import Call
 SHARED = Path(__file__).parents[3] / "shared" / "verifier"
 FLOOR = 0.99
 
-pytestmark = pytest.mark.skipif(
-    not SHARED.is_dir(), reason="the labelled answers are not beside this checkout"
-)
+pytestmark = pytest.mark.skipif(not SHARED.is_dir(), reason="the labelled answers are not beside this checkout")
 
 
 def rows(name):
@@ -34,9 +32,7 @@ def test_accuracy_on_the_labelled_pairs():
         row["prediction"] if row["level"] == "answer" else extract(row["prediction"], False, "boxed").answer
         for row in pairs
     ]
-    calls = [
-        Call("judge", ("math", row["gold"], answer or "")) for row, answer in zip(pairs, answers, strict=True)
-    ]
+    calls = [Call("judge", ("math", row["gold"], answer or "")) for row, answer in zip(pairs, answers, strict=True)]
     with WorkerPool(2, 5.0) as pool:
         jobs = [pool.submit(calls[start : start + 20]) for start in range(0, len(calls), 20)]
         results = [result for job in jobs for result in job.result()]
