@@ -168,8 +168,6 @@ def _policy_settings(recipe: Recipe) -> PolicySettings:
 
 
 def _check_world(recipe: Recipe, world: World) -> None:
-    if world.device.type == "cuda" and not torch.cuda.is_available():
-        raise UserError("run.device=cuda: this machine has no CUDA device; set run.device=cpu or auto")
     if recipe.rollout.prompts_per_step < world.size:
         raise UserError(
             f"rollout.prompts_per_step={recipe.rollout.prompts_per_step}: fewer than the {world.size} ranks; "

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from grpo.config import CheckpointSection
 from grpo.errors import UserError
@@ -24,6 +25,7 @@ from grpo.policy import Policy
 from grpo.world import World
 
 MANIFEST = "manifest.json"
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Checkpoints:
@@ -61,7 +63,7 @@ class Checkpoints:
             shutil.rmtree(temporary, ignore_errors=True)
             try:
                 self._write(policy, temporary)
-            except (OSError, RuntimeError) as error:
+            except (OSError, RuntimeError, SafetensorError) as error:
                 shutil.rmtree(temporary, ignore_errors=True)
                 raise _explained(error, self._folder) from error
             shutil.rmtree(final, ignore_errors=True)
@@ -133,8 +135,14 @@ def check_room(folder: Path, needed_bytes: int) -> None:
 
 
 def _explained(error: Exception, folder: Path) -> Exception:
-    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    if full or "PytorchStreamWriter" in str(error):
+    if isinstance(error, OSError):
+        full = error.errno in _NO_ROOM
+    else:
+        # torch and safetensors write from compiled code and tell the reason in words only.
+        full = any(name in str(error) for name in ("PytorchStreamWriter", "inline_container")) or any(
+            f"os error {code}" in str(error) for code in _NO_ROOM
+        )
+    if full:
         return UserError(
             f"checkpoint={folder}: the disk took no more ({error}); free some room and start the run again: it "
             "goes on from the checkpoint before"

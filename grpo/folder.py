@@ -65,15 +65,15 @@ class RunFolder:
         with (self.path / name).open("a", encoding="utf-8") as handle:
             handle.write(lines)
 
-    def rewind(self, step: int) -> None:
-        """Forget every row after `step`: those steps will be made again."""
+    def rewind(self, next_step: int) -> None:
+        """Forget every row from `next_step` on: those steps will be made again."""
         for name in (METRICS, COMPLETIONS, EVALS):
             file = self.path / name
             if file.exists():
                 kept = file.with_suffix(".rewound")
                 with kept.open("w", encoding="utf-8") as handle:
                     handle.writelines(
-                        json.dumps(row, ensure_ascii=False) + "\n" for row in read_rows(file) if row["step"] <= step
+                        json.dumps(row, ensure_ascii=False) + "\n" for row in read_rows(file) if row["step"] < next_step
                     )
                 kept.replace(file)
 

@@ -131,9 +131,7 @@ def _convert_embedded(folder: Path) -> None:
     quantised = AutoModelForCausalLM.from_pretrained(package, gguf_file=_GGUF, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(package, gguf_file=_GGUF)
     # `save_pretrained` refuses a model that says it is quantised: move the weights to one that does not.
-    described = {
-        key: value for key, value in quantised.config.to_dict().items() if key != "quantization_config"
-    }
+    described = {key: value for key, value in quantised.config.to_dict().items() if key != "quantization_config"}
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**described), dtype=torch.float32)
     model.load_state_dict(quantised.state_dict())
     temporary = Path(tempfile.mkdtemp(prefix=f".{EMBEDDED}-", dir=folder.parent))

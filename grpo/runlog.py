@@ -69,7 +69,7 @@ class MainLog:
         self._folder.describe_environment(facts)
 
     def begin(self, step: int) -> None:
-        self._folder.rewind(step)
+        self._folder.rewind(step + 1 if step else 0)
         if step:
             self._display.message(f"going on after step {step}, from the checkpoint in {self._folder.path}")
 

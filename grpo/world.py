@@ -9,6 +9,8 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import distributed
 
+from grpo.errors import UserError
+
 Item = TypeVar("Item")
 
 
@@ -119,7 +121,9 @@ def join_world(wanted: str) -> World:
 
     `wanted` is ``auto``, ``cpu`` or ``cuda``; each rank takes the GPU of its local number.
     """
-    cuda = wanted == "cuda" or (wanted == "auto" and torch.cuda.is_available())
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise UserError("run.device=cuda: this machine has no CUDA device; set run.device=cpu or auto")
+    cuda = wanted != "cpu" and torch.cuda.is_available()
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if cuda else torch.device("cpu")
     if cuda:
         torch.cuda.set_device(device)

@@ -36,14 +36,25 @@ def tiny_config(**changes: object) -> LlamaConfig:
         "eos_token_id": 0,
         "bos_token_id": None,
         "pad_token_id": 0,
+        # Larger than usual, so that the random model has opinions that a change of its weights can change.
+        "initializer_range": 0.1,
     }
     return LlamaConfig(**(settings | changes))
 
 
-def make_tiny_model(folder: Path, **changes: object) -> Path:
+CHAT_TEMPLATE = (
+    "{% for message in messages %}[{{ message.role }}] {{ message.content }}\n{% endfor %}"
+    "{% if add_generation_prompt %}[assistant] {% endif %}"
+)
+
+
+def make_tiny_model(folder: Path, *, chat: bool = False, **changes: object) -> Path:
     """Save a model with fixed random weights, and its tokenizer; returns the folder."""
     torch.manual_seed(0)
     model = LlamaForCausalLM(tiny_config(**changes))
     model.save_pretrained(folder)
-    tiny_tokenizer().save_pretrained(folder)
+    tokenizer = tiny_tokenizer()
+    if chat:
+        tokenizer.chat_template = CHAT_TEMPLATE
+    tokenizer.save_pretrained(folder)
     return folder

@@ -14,6 +14,7 @@ from grpo.errors import EngineError
 from grpo.rollout.engine import Request, Sampling, Written
 from rewards.process import Child, ChildDiedError, ChildTimeoutError
 
+SERVER = "grpo.rollout.vllm_server"
 START_LIMIT_S = 900.0
 """Compilation and CUDA graphs of a large model take minutes; a start that takes longer than this has hung."""
 
@@ -33,13 +34,18 @@ class VllmEngine:
     ) -> None:
         self._timeout_s = settings.timeout_s
         self._log = log
-        self._child = Child("grpo.rollout.vllm_server", log=log, env=_environment(device))
+        self._child = Child(SERVER, log=log, env=_environment(device))
         arguments = engine_arguments(folder, settings, max_model_len, device.type == "cuda") | {"seed": seed}
         try:
             self.description: dict[str, str] = self._ask("start", arguments, timeout_s=START_LIMIT_S)
         except BaseException:
             self.close()
             raise
+
+    @property
+    def pid(self) -> int:
+        """The engine's process."""
+        return self._child.pid
 
     def load(self, folder: Path) -> None:
         self._ask("load", str(folder))
