@@ -101,7 +101,7 @@ class ScoringSection(Section):
     """Wall-clock limit of one verdict; the worker is killed when it passes."""
     memory_gib: Annotated[float, Field(gt=0)] = 2.0
     max_failed_frac: Share = 0.5
-    """A step whose share of timed-out and crashed verdicts is above this ends the run."""
+    """The run ends when verdicts or a reward time out or crash on a larger share of a step's completions."""
 
 
 class EvalSection(Section):

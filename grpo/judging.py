@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from data.templates import Template
@@ -11,6 +12,8 @@ from grpo.metrics import failed_frac
 from grpo.types import Group, ScoredGroup
 from rewards.scorer import Scorer
 from rewards.types import Response, ScoreRequest
+
+_FAULTS_NAMED = 5
 
 
 class Judge:
@@ -25,7 +28,7 @@ class Judge:
     def score(self, groups: Iterable[Group], step: int) -> list[ScoredGroup]:
         """Scores of all groups, in the order in which they come.
 
-        Raises UserError when more verdicts than the recipe allows timed out or crashed.
+        Raises UserError when a verdict or a reward failed on more completions than the recipe allows.
         """
         submitted = []
         for group in groups:
@@ -45,13 +48,21 @@ class Judge:
         self._scorer.close()
 
     def _check_failures(self, scored: Sequence[ScoredGroup]) -> None:
-        failed = failed_frac(scored)
+        """Note the share of completions on which a verdict or a reward failed; too large a one ends the run."""
+        faults = self._scorer.take_faults()
+        num_completions = sum(len(group.scores) for group in scored)
+        lost: Counter[str] = Counter()
+        for fault in faults:
+            lost[fault.reward] += fault.num_completions
+        failed = max([failed_frac(scored), *(count / num_completions for count in lost.values())])
+        self._meter.note("reward/failed_frac", failed)
         if failed > self._max_failed_frac:
-            reasons = "\n".join(f"  {fault.reward}: {fault.detail}" for fault in self._scorer.take_faults()[:5])
-            raise UserError(
-                f"scoring.max_failed_frac={self._max_failed_frac}: {failed:.0%} of a step's verdicts timed out or "
-                f"crashed; raise scoring.deadline_s or scoring.memory_gib, or mend the reward\n{reasons}".rstrip()
+            reasons = [f"  {one.reward}: {one.outcome.value}: {one.detail}" for one in faults[:_FAULTS_NAMED]]
+            limit = (
+                f"scoring.max_failed_frac={self._max_failed_frac}: on {failed:.0%} of a step's completions a verdict "
+                "or a reward timed out or crashed; raise scoring.deadline_s or scoring.memory_gib, or mend the reward"
             )
+            raise UserError("\n".join([limit, *reasons]))
 
     def _request(self, group: Group, step: int) -> ScoreRequest:
         problem = group.prompt.problem

@@ -14,6 +14,7 @@ DEFINITIONS = {
     "reward/mean": "mean reward of all completions of the step",
     "reward/std": "standard deviation of those rewards",
     "reward/<part>": "mean of one reward before its weight, over the completions on which it had an opinion",
+    "reward/failed_frac": "share of completions on which a verdict or a reward timed out or crashed",
     "outcome/<outcome>_frac": "share of completions that were judged correct, wrong, no_answer, malformed, "
     "gold_unusable, timed_out or crashed",
     "completion/length_tokens": "mean length of a completion, its end token included",
@@ -26,7 +27,7 @@ DEFINITIONS = {
     "update/lr": "learning rate of the step",
     "update/clip_frac": "share of tokens whose gradient the clip took away",
     "update/entropy_nats": "mean entropy of the policy where it wrote a token",
-    "update/kl_nats": "mean k3 estimate of the KL to the reference policy (0 without a KL term)",
+    "update/kl_nats": "mean k3 estimate of the KL to the reference policy, where update.kl_weight is not 0",
     "gap/mean_nats": "mean absolute difference of the engine's and the trainer's log-probs, a token",
     "gap/kl_nats": "k3 estimate of KL(engine || trainer), a token",
     "gap/over_0p1_frac": "share of tokens on which the two differ by more than 0.1 nats",

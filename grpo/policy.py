@@ -153,12 +153,13 @@ class Policy:
             old_logps = logps.detach()
             tally.add_gap(old_logps - packed.sampler_logps)
         losses, clipped = clipped_objective(logps, old_logps, packed.advantages, settings.clip_low, settings.clip_high)
-        kl = torch.zeros_like(losses)
+        kl = None
         if self._reference is not None:
             with torch.no_grad():
                 ref_logps, _ = self._forward(self._reference, packed)
             kl = k3_kl(logps, ref_logps)
-        loss = (packed.weights * (losses + settings.kl_weight * kl)).sum() / denominator
+            losses = losses + settings.kl_weight * kl
+        loss = (packed.weights * losses).sum() / denominator
         loss.backward()  # type: ignore[no-untyped-call]
         tally.add(loss, entropies, clipped, kl)
         return old_logps
@@ -220,6 +221,8 @@ def learning_rate(settings: UpdateSection, step: int, num_steps: int) -> float:
 
 def _load(folder: Path, dtype: torch.dtype, device: torch.device) -> Any:
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="sdpa")
+    # transformers lets the first rank alone write; here every rank writes, for the engine that is its own.
+    model.should_save_on_this_rank = lambda is_main_process: is_main_process
     return model.to(device).train()
 
 

@@ -13,18 +13,19 @@ class Tally:
 
     def __init__(self, num_passes: int = 1) -> None:
         self._num_passes = num_passes
-        self._sums = dict.fromkeys(("loss", "tokens", "entropy", "clipped", "kl"), 0.0)
+        self._sums = dict.fromkeys(("loss", "tokens", "entropy", "clipped", "kl", "kl_tokens"), 0.0)
         self._gap_sums = dict.fromkeys(("tokens", "mean", "kl", "over_0p1", "over_1"), 0.0)
 
-    def add(self, loss: Tensor, entropies: Tensor, clipped: Tensor, kl: Tensor) -> None:
-        """One micro-batch: its share of the loss, and values per token, (N,)."""
+    def add(self, loss: Tensor, entropies: Tensor, clipped: Tensor, kl: Tensor | None) -> None:
+        """One micro-batch: its share of the loss, and values per token, (N,); `kl` where there is a reference."""
         _accumulate(
             self._sums,
             loss=loss.detach(),
             tokens=len(entropies),
             entropy=entropies.sum(),
             clipped=clipped.sum(),
-            kl=kl.detach().sum(),
+            kl=0 if kl is None else kl.detach().sum(),
+            kl_tokens=0 if kl is None else len(kl),
         )
 
     def add_gap(self, gap: Tensor) -> None:
@@ -48,6 +49,7 @@ class Tally:
         if tokens := sums["tokens"]:
             metrics["update/entropy_nats"] = sums["entropy"] / tokens
             metrics["update/clip_frac"] = sums["clipped"] / tokens
+        if tokens := sums["kl_tokens"]:
             metrics["update/kl_nats"] = sums["kl"] / tokens
         if tokens := gaps["tokens"]:
             metrics["gap/mean_nats"] = gaps["mean"] / tokens

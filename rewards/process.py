@@ -76,7 +76,7 @@ class Child:
             raise self._death() from error
 
     def receive(self, timeout_s: float | None = None) -> Any:
-        """The next message. Raises ChildTimeoutError after `timeout_s` seconds, ChildDiedError when the process ends."""
+        """The next message. Raises ChildTimeoutError after `timeout_s` seconds, ChildDiedError if the process ends."""
         try:
             if not self.connection.poll(timeout_s):
                 raise ChildTimeoutError(f"{self.module} gave no answer within {timeout_s:g} s")

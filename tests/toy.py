@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,13 @@ from typing import Any
 def lower_case_share(prompts: list[str], completions: list[str], **columns: object) -> list[float | None]:
     """A reward with TRL's signature: the share of a completion's characters that are lower-case letters."""
     return [sum(char.islower() for char in text) / max(1, len(text)) for text in completions]
+
+
+def fail_on_odd_ranks(prompts: list[str], completions: list[str], **columns: object) -> list[float | None]:
+    """A reward that breaks on some of the ranks only."""
+    if int(os.environ.get("RANK", "0")) % 2:
+        raise RuntimeError("failed on purpose")
+    return [0.0 for _ in completions]
 
 
 def toy_recipe(model: Path, run_dir: Path, **sections: dict[str, Any]) -> dict[str, Any]:

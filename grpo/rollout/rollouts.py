@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -44,7 +45,8 @@ class Rollouts:
             gap = self._sync.bring()
         self._meter.note("sync/gap_nats", gap)
         requests = [
-            Request(prompt.token_ids, self._seeds(prompt, position, draw)) for position, prompt in enumerate(prompts)
+            Request(prompt.token_ids, self._seeds(prompt, repeat, draw))
+            for prompt, repeat in zip(prompts, _repeats(prompts), strict=True)
         ]
         with self._meter.phase("generate"):
             for number, written in self.engine.generate(requests, draw.sampling):
@@ -54,8 +56,9 @@ class Rollouts:
     def close(self) -> None:
         self.engine.close()
 
-    def _seeds(self, prompt: Prompt, position: int, draw: Draw) -> tuple[int, ...]:
-        name = (self._seed, draw.name, position, prompt.problem.id)
+    def _seeds(self, prompt: Prompt, repeat: int, draw: Draw) -> tuple[int, ...]:
+        """They depend on what is asked, not on which rank asks it or beside what."""
+        name = (self._seed, draw.name, prompt.problem.id, repeat)
         return tuple(derive_seed(*name, index) for index in range(draw.num_completions))
 
     def _completion(self, written: Written, sampling: Sampling) -> Completion:
@@ -65,3 +68,13 @@ class Rollouts:
         ends = [text.index(stop) + len(stop) for stop in sampling.stop if stop in text]
         text = text[: min(ends)] if ends else text
         return Completion(ids, written.logps, text, written.finish)
+
+
+def _repeats(prompts: Sequence[Prompt]) -> list[int]:
+    """For each prompt, how often its problem stands before it in the list."""
+    seen: Counter[str] = Counter()
+    repeats = []
+    for prompt in prompts:
+        repeats.append(seen[prompt.problem.id])
+        seen[prompt.problem.id] += 1
+    return repeats
