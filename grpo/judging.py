@@ -55,7 +55,7 @@ class Judge:
         for fault in faults:
             lost[fault.reward] += fault.num_completions
         failed = max([failed_frac(scored), *(count / num_completions for count in lost.values())])
-        self._meter.note("reward/failed_frac", failed)
+        self._meter.note("score/failed_frac", failed)
         if failed > self._max_failed_frac:
             reasons = [f"  {one.reward}: {one.outcome.value}: {one.detail}" for one in faults[:_FAULTS_NAMED]]
             limit = (

@@ -14,7 +14,7 @@ DEFINITIONS = {
     "reward/mean": "mean reward of all completions of the step",
     "reward/std": "standard deviation of those rewards",
     "reward/<part>": "mean of one reward before its weight, over the completions on which it had an opinion",
-    "reward/failed_frac": "share of completions on which a verdict or a reward timed out or crashed",
+    "score/failed_frac": "share of completions on which a verdict or a reward timed out or crashed",
     "outcome/<outcome>_frac": "share of completions that were judged correct, wrong, no_answer, malformed, "
     "gold_unusable, timed_out or crashed",
     "completion/length_tokens": "mean length of a completion, its end token included",

@@ -48,25 +48,32 @@ def _lines(chart: Chart) -> str:
     last = max(curve.steps[-1] for curve in chart.curves)
     x, x_ticks = step_scale(first, last, LEFT, RIGHT)
     y, y_ticks = value_scale([v for curve in chart.curves for v in curve.extent], BOTTOM, TOP, chart.may_log)
-    drawn = "".join(_line(curve, x, y) for curve in reversed(chart.curves))
+    layers = [draw(curve, x, y) for draw in (_raw_line, _line) for curve in reversed(chart.curves)]
     ends = [curve.smooth[-1] for curve in chart.curves]
     readings = [_line_readings(curve, x, y, chart.percent) for curve in chart.curves]
-    return _assemble(chart, _axes(chart, x, y, x_ticks, y_ticks) + drawn, ends, readings)
+    return _assemble(chart, _axes(chart, x, y, x_ticks, y_ticks) + "".join(layers), ends, readings)
+
+
+def _raw_line(curve: Curve, x: Scale, y: Scale) -> str:
+    """The steps themselves, faint, below the smooth lines of all curves; nothing for a short curve."""
+    if not curve.is_noisy:
+        return ""
+    kept = extremes(curve.values, _MAX_POINTS)
+    points = [(x(curve.steps[i]), y(curve.values[i])) for i in kept]
+    dense = " dense" if len(curve.values) > _MAX_POINTS else ""
+    return f'<path class="faint{dense} c{curve.colour}" d="{path(points)}"/>'
 
 
 def _line(curve: Curve, x: Scale, y: Scale) -> str:
-    raw, smooth = ([(x(s), y(v)) for s, v in zip(curve.steps, v, strict=True)] for v in (curve.values, curve.smooth))
-    bold = [smooth[i] for i in extremes(curve.smooth, _MAX_POINTS)]
-    faint = [raw[i] for i in extremes(curve.values, _MAX_POINTS)] if curve.is_noisy else []
-    whiskers = "".join(
-        _whisker(x(step), pair, y) for step, pair in zip(curve.steps, curve.bounds, strict=False) if pair
-    )
+    smooth = curve.smooth
+    points = [(x(curve.steps[i]), y(smooth[i])) for i in extremes(smooth, _MAX_POINTS)]
+    ends = zip(curve.steps, curve.bounds, strict=False)
+    whiskers = "".join(_whisker(x(step), pair, y) for step, pair in ends if pair)
     return (
         f'<g class="c{curve.colour}">'
-        + (f'<path class="faint" d="{path(faint)}"/>' if faint else "")
         + (f'<path class="whisker" d="{whiskers}"/>' if whiskers else "")
-        + f'<path class="line" d="{path(bold)}"/>'
-        + (_markers(bold) if len(bold) <= _MAX_MARKERS or whiskers else "")
+        + f'<path class="line" d="{path(points)}"/>'
+        + (_markers(points) if len(points) <= _MAX_MARKERS or whiskers else "")
         + "</g>"
     )
 

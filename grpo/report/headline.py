@@ -41,7 +41,7 @@ def verdict(sources: Sequence[SourceChange], training: Sequence[Row]) -> str:
         return " ".join(_verdict(source) for source in measured[:_MAX_TILES])
     reward = ends(training, "reward/mean")
     told = "There is no pair of held-out evaluations to compare."
-    if reward is None:
+    if reward is None or len(training) < 2:
         return told
     return f"{told} The mean reward went from {shown(reward.first)} to {shown(reward.last)}."
 
@@ -57,12 +57,12 @@ def tiles(sources: Sequence[SourceChange], training: Sequence[Row]) -> str:
 def table(source: SourceChange) -> str:
     """One source's metrics before and after as an HTML table, with the change."""
     count = f" <small>{source.num_problems:,} problems</small>" if source.num_problems is not None else ""
-    steps = [point.step for point in source.accuracy] or [0]
-    before, after = (f"step {steps[0]:,}", f"step {steps[-1]:,}") if len(steps) > 1 else ("before", "after")
-    body = "".join(_table_row(change, source) for change in source.changes)
+    steps = [f"step {point.step:,}" for point in source.accuracy] or ["after"]
+    before, after, change = (steps[0], steps[-1], "change") if len(steps) > 1 else ("", steps[0], "")
+    body = "".join(_table_row(one, source) for one in source.changes)
     return (
         f'<div class="card"><h3>{escape(source.source)}{count}</h3><table><thead><tr><th></th>'
-        f'<th scope="col">{before}</th><th scope="col">{after}</th><th scope="col">change</th></tr></thead>'
+        f'<th scope="col">{before}</th><th scope="col">{after}</th><th scope="col">{change}</th></tr></thead>'
         f"<tbody>{body}</tbody></table></div>"
     )
 

@@ -199,7 +199,8 @@ def test_thoughts_and_answers_are_set_apart() -> None:
     assert text_html("a<b\n</think>\n<answer>4</answer>", opens_think=True) == (
         '<span class="tag given" title="written by the prompt">&lt;think&gt;</span>'
         '<span class="think">a&lt;b</span><span class="tag">&lt;/think&gt;</span>'
-        '<span class="tag">&lt;answer&gt;</span><span class="answer">4</span><span class="tag">&lt;/answer&gt;</span>'
+        '<span class="tag">&lt;answer&gt;</span><span class="answer">4</span>'
+        '<span class="tag">&lt;/answer&gt;</span>'
     )
     assert text_html("4", opens_think=False) == '<span class="plain">4</span>'
     assert text_html("<think>" * 50, opens_think=False).endswith("10 more pieces left out …</span>")
