@@ -92,7 +92,7 @@ class UpdateSection(Section):
     """Weight of the k3 KL to the frozen first policy; 0 loads no reference model."""
     tokens_per_micro_batch: Positive = 4096
     max_bad_steps: Positive = 5
-    """Steps in a row whose gradient is not finite before the run gives up."""
+    """Passes in a row whose gradient is not finite before the run gives up."""
 
 
 class ScoringSection(Section):

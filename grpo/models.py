@@ -58,6 +58,28 @@ def context_length(folder: Path) -> int | None:
     return length
 
 
+def check_supported(folder: Path, max_tokens: int) -> None:
+    """Refuse models whose log-probs the trainer would get wrong on sequences of up to `max_tokens` tokens.
+
+    The trainer gives every layer the mask of the whole prompt tree, which has no sliding window in it, and applies the
+    output head itself, without what some models do to its logits.
+    """
+    config = model_config(folder)
+    window = config.get("sliding_window")
+    layers = config.get("layer_types") or ["sliding_attention"]
+    if window and config.get("use_sliding_window", True) and "sliding_attention" in layers and max_tokens > window:
+        raise UserError(
+            f"model.path={folder}: its layers see {window} tokens back, and sequences may have {max_tokens}; lower "
+            "data.max_prompt_tokens or rollout.max_new_tokens, or choose a model with full attention"
+        )
+    for name in ("final_logit_softcapping", "logit_scale", "logits_scaling"):
+        if config.get(name) not in (None, 1, 1.0):
+            raise UserError(
+                f"model.path={folder}: {name}={config[name]} in its config, which the trainer does not apply; choose "
+                "another model"
+            )
+
+
 def load_tokenizer(folder: Path) -> Any:
     """The model's tokenizer."""
     from transformers import AutoTokenizer

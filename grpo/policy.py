@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -51,11 +52,11 @@ class Policy:
         self._meter = meter
         self._model = _load(folder, torch.float32, world.device)
         if settings.model.gradient_checkpointing:
+            # transformers recomputes activations in training mode only; elsewhere that mode adds nothing but dropout.
+            self._model.train()
             self._model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         self._reference = (
-            _load(folder, torch.bfloat16, world.device).requires_grad_(False).eval()
-            if settings.update.kl_weight
-            else None
+            _load(folder, torch.bfloat16, world.device).requires_grad_(False) if settings.update.kl_weight else None
         )
         self._optimiser = torch.optim.AdamW(
             _weight_decay_groups(self._model, settings.update.weight_decay),
@@ -72,14 +73,18 @@ class Policy:
             [denominator] = self._world.sum([batch.denominator])
             num_rounds = self._world.max(len(batch.micro_batches))
             tally = Tally(self._settings.update.inner_epochs)
+            num_skipped = 0
             old_logps: list[Tensor | None] = [None] * len(batch.micro_batches)
             for _ in range(self._settings.update.inner_epochs):
                 for index, trees in enumerate(batch.micro_batches):
                     packed = pack(trees, self._world.device)
                     old_logps[index] = self._accumulate(packed, old_logps[index], denominator, tally)
-                metrics = self._step(num_rounds > 0)
+                norm, skipped = self._step(num_rounds > 0)
+                num_skipped += skipped
+            rate = self._rate(self.version)
             self.version += 1
-            return metrics | tally.metrics(self._world) | {"update/lr": self._rate(self.version - 1)}
+            stepped = {"update/grad_norm": norm, "update/skipped": float(num_skipped), "update/lr": rate}
+            return stepped | tally.metrics(self._world)
 
     def logprobs(self, token_ids: Sequence[Sequence[int]]) -> list[list[float]]:
         """Log-probs, at temperature 1, of every token after the first of each sequence, in nats."""
@@ -103,8 +108,10 @@ class Policy:
         weights = {
             name: tensor.to("cpu", dtype) for name, tensor in self._model.state_dict().items() if name not in tied
         }
-        self._model.config.dtype = dtype
         self._model.save_pretrained(folder, state_dict=weights)
+        # It names the type of the master weights; what loads the folder is to take the type of its tensors.
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps(config | {"dtype": self._settings.rollout.dtype}, indent=2))
 
     @contextlib.contextmanager
     def perturbed(self) -> Iterator[None]:
@@ -180,17 +187,18 @@ class Policy:
                 self._settings.rollout.temperature,
             )
 
-    def _step(self, has_signal: bool) -> dict[str, float]:
-        """Move the weights, unless no rank has a gradient or it is not finite."""
+    def _step(self, has_signal: bool) -> tuple[float, bool]:
+        """Move the weights, unless no rank has a gradient or it is not finite: the gradient's norm, and whether
+        the weights stayed because of it."""
         if not has_signal:
-            return {"update/grad_norm": 0.0, "update/skipped": 0.0}
+            return 0.0, False
         self._world.sum_gradients(self._model.parameters())
         norm = float(torch.nn.utils.clip_grad_norm_(self._model.parameters(), self._settings.update.max_grad_norm))
         skipped = not math.isfinite(norm)
         self._bad_steps = self._bad_steps + 1 if skipped else 0
         if self._bad_steps >= self._settings.update.max_bad_steps:
             raise UserError(
-                f"update.grad_norm={norm}: not finite for {self._bad_steps} steps in a row; lower update.lr, or "
+                f"update.grad_norm={norm}: not finite {self._bad_steps} times in a row; lower update.lr, or "
                 "look at the last completions for what the rewards did"
             )
         if not skipped:
@@ -198,7 +206,7 @@ class Policy:
                 group["lr"] = self._rate(self.version)
             self._optimiser.step()
         self._optimiser.zero_grad(set_to_none=True)
-        return {"update/grad_norm": norm, "update/skipped": float(skipped)}
+        return norm, skipped
 
     def _rate(self, step: int) -> float:
         return learning_rate(self._settings.update, step, self._settings.steps)
@@ -223,7 +231,7 @@ def _load(folder: Path, dtype: torch.dtype, device: torch.device) -> Any:
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="sdpa")
     # transformers lets the first rank alone write; here every rank writes, for the engine that is its own.
     model.should_save_on_this_rank = lambda is_main_process: is_main_process
-    return model.to(device).train()
+    return model.to(device).eval()
 
 
 def _weight_decay_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:

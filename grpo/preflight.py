@@ -15,7 +15,7 @@ from grpo.config import Recipe
 from grpo.errors import UserError
 from grpo.evaluate import HeldOut, set_names
 from grpo.judging import Judge
-from grpo.models import context_length, load_tokenizer, resolve_model, stop_ids
+from grpo.models import check_supported, context_length, load_tokenizer, resolve_model, stop_ids
 from grpo.prompts import render_prompts
 from grpo.rollout.engine import Sampling
 from grpo.types import Prompt
@@ -121,6 +121,7 @@ def _check_context(recipe: Recipe, folder: Path) -> int:
             f"data.max_prompt_tokens={recipe.data.max_prompt_tokens}: with {longest_answer} new tokens that is "
             f"{needed}, and the model's context holds {context}; lower one of the two"
         )
+    check_supported(folder, needed)
     return needed
 
 

@@ -5,7 +5,7 @@ A step on one problem with two completions, stage by stage::
     Prompt(problem, token_ids=(1, 4093, ...))
     Group(prompt, (Completion((504, 2), (-0.2, -0.1), "…", "stop"), Completion(...)), version=7)
     ScoredGroup(group, (Score(1.0, {"correctness": 1.0}, Outcome.CORRECT, "71"), Score(...)))
-    Batch(sequences=(Sequence(prompt_ids, (Branch(...), ...)), ...), denominator=2.0)
+    Batch(micro_batches=((PromptTree(prompt_ids, (Branch(...), Branch(...))),),), denominator=4.0)
 """
 
 from __future__ import annotations

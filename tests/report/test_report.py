@@ -19,6 +19,7 @@ from grpo.report.completions import StepPick, cut, flips, pick, spread, text_htm
 from grpo.report.curves import Curve, buckets, curve, extremes, moving_average
 from grpo.report.evaluations import Interval, source_changes
 from grpo.report.headline import Ends, ends, verdict
+from grpo.report.read import read_run
 
 
 class Page(HTMLParser):
@@ -111,7 +112,8 @@ def test_sources_keep_their_order_and_metrics_theirs() -> None:
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "expected"), [(0.3, 0.5, False), (0.41, 0.5, True), (0.0, 0.09, True), (None, None, None)]
+    ("low", "high", "expected"),
+    [(0.3, 0.5, False), (0.41, 0.5, True), (0.0, 0.09, True), (0.05, 0.3, False), (None, None, None)],
 )
 def test_intervals_apart(low: float | None, high: float | None, expected: bool | None) -> None:
     assert Interval(0, 0.2, 0.1, 0.4).apart_from(Interval(9, 0.4, low, high)) is expected
@@ -281,6 +283,11 @@ def test_torn_and_foreign_lines_are_counted(run_dir: Path) -> None:
     html = report(run_dir)
     assert "4 line(s) of metrics.jsonl could not be read" in html
     assert "<dt>steps</dt><dd>80</dd>" in html
+
+
+def test_rows_are_put_in_the_order_of_their_steps(tmp_path: Path) -> None:
+    rows = [{"step": s, "reward/mean": s / 8} for s in (2, 4, 3, 1)]
+    assert [row["step"] for row in read_run(rewrite(tmp_path, rows)).rows] == [1, 2, 3, 4]
 
 
 def test_a_step_that_ran_twice_counts_once(tmp_path: Path) -> None:

@@ -1,0 +1,136 @@
+"""Small faults that these tests must find: each an edit of one line of the trainer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """`old`, found once in `file`, becomes `new`; then the tests in `killer` must fail."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    killer: str
+
+
+def _mutant(name: str, file: str, old: str, new: str, killer: str) -> Mutant:
+    return Mutant(name, f"grpo/{file}.py", old, new, f"tests/golden/test_{killer}.py")
+
+
+MUTANTS = (
+    _mutant("no clip", "losses", "-torch.minimum(free, bounded)", "-free", "losses"),
+    _mutant("the larger of the two", "losses", "-torch.minimum(free", "-torch.maximum(free", "losses"),
+    _mutant("wrong sign of the objective", "losses", "return -torch.minimum", "return torch.minimum", "losses"),
+    _mutant(
+        "bounds swapped",
+        "losses",
+        "clamp(ratio, 1 - clip_low, 1 + clip_high)",
+        "clamp(ratio, 1 - clip_high, 1 + clip_low)",
+        "losses",
+    ),
+    _mutant(
+        "KL reversed", "losses", "difference = ref_logp - policy_logp", "difference = policy_logp - ref_logp", "losses"
+    ),
+    _mutant("population deviation", "advantages", "/ (len(rewards) - 1)", "/ len(rewards)", "advantages"),
+    _mutant(
+        "floor inside the root",
+        "advantages",
+        "(math.sqrt(variance) + STD_FLOOR)",
+        "math.sqrt(variance + STD_FLOOR)",
+        "advantages",
+    ),
+    _mutant(
+        "dead by the mean",
+        "advantages",
+        "all(reward == rewards[0] for",
+        "all(reward == sum(rewards) / len(rewards) for",
+        "advantages",
+    ),
+    _mutant("wrong sign of the advantage", "advantages", "[reward - mean for", "[mean - reward for", "advantages"),
+    _mutant(
+        "any reward passes", "advantages", "if not all(math.isfinite", "if False and all(math.isfinite", "advantages"
+    ),
+    _mutant("no temperature", "logprobs", ".float() / temperature", ".float()", "logprobs"),
+    _mutant("normalised in half precision", "logprobs", "head(hidden).float()", "head(hidden)", "logprobs"),
+    _mutant(
+        "no weight for sequences",
+        "batch",
+        '1 / len(completion.token_ids) if settings.normalise == "sequence" else 1.0',
+        "1.0",
+        "batch",
+    ),
+    _mutant(
+        "dead groups not counted",
+        "batch",
+        "lengths = [len(one.token_ids) for group in scored for one",
+        "lengths = [len(one.token_ids) for group in scored if len(set(group.rewards)) > 1 for one",
+        "batch",
+    ),
+    _mutant("dead groups have no KL", "batch", "if settings.kl_weight == 0:", "if True:", "batch"),
+    _mutant(
+        "completions lost in a cut",
+        "batch",
+        "taken, used = [], 0\n        taken",
+        "taken, used = [], 0\n            continue\n        taken",
+        "batch",
+    ),
+    _mutant("tokens see what follows", "packing", "same_path).tril()", "same_path)", "packing"),
+    _mutant("tokens do not see themselves", "packing", ".tril()", ".tril(-1)", "packing"),
+    _mutant("completions see each other", "packing", "(same_tree & same_path)", "same_tree", "packing"),
+    _mutant(
+        "predictors one late",
+        "packing",
+        "*range(len(ids), len(ids) + len(tokens))",
+        "*range(len(ids) + 1, len(ids) + len(tokens) + 1)",
+        "packing",
+    ),
+    _mutant(
+        "positions count the whole row",
+        "packing",
+        "range(first_position, first_position + len(tokens))",
+        "range(len(positions), len(positions) + len(tokens))",
+        "packing",
+    ),
+    _mutant(
+        "end token left out",
+        "policy",
+        "loss = (packed.weights * losses)",
+        "loss = (packed.weights * losses * (packed.targets != 0))",
+        "policy_update",
+    ),
+    _mutant("mean for sum", "policy", "losses).sum() / denominator", "losses).mean()", "policy_update"),
+    _mutant(
+        "denominator of the micro-batch",
+        "policy",
+        "losses).sum() / denominator",
+        "losses).sum() / len(losses)",
+        "policy_update",
+    ),
+    _mutant(
+        "sampler as old policy",
+        "policy",
+        "old_logps = logps.detach()",
+        "old_logps = packed.sampler_logps",
+        "policy_update",
+    ),
+    _mutant(
+        "old policy forgotten",
+        "policy",
+        "self._accumulate(packed, old_logps[index],",
+        "self._accumulate(packed, None,",
+        "policy_update",
+    ),
+    _mutant("sampling temperature forgotten", "policy", "self._settings.rollout.temperature,", "1.0,", "policy_update"),
+    _mutant("bad gradients pass", "policy", "if not skipped:", "if True:", "policy_update"),
+    _mutant("bad gradients stay", "policy", "self._optimiser.zero_grad(set_to_none=True)", "pass", "policy_update"),
+    _mutant("warm-up from nothing", "policy", "settings.lr * (step + 1)", "settings.lr * step", "policy_update"),
+    _mutant("gains decay", "policy", '"weight_decay": 0.0}', '"weight_decay": weight_decay}', "policy_update"),
+    _mutant("loss summed over passes", "tally", '["loss"] / self._num_passes', '["loss"]', "metrics"),
+    _mutant(
+        "gap of the other direction", "tally", "(torch.exp(gap) - gap - 1)", "(torch.exp(-gap) + gap - 1)", "metrics"
+    ),
+    _mutant("ties go to the right answer", "statistics", "/ len(leaders)", "/ 1", "statistics"),
+)

@@ -1,0 +1,497 @@
+"""One update of a tiny model in fp32: what moves it, what must not, and how its weights leave it."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+from tiny import make_tiny_model
+from torch import Tensor
+from transformers import AutoModelForCausalLM, LlamaForCausalLM
+
+from grpo.config import ModelSection, RolloutSection, UpdateSection
+from grpo.errors import UserError
+from grpo.meter import Meter
+from grpo.policy import Policy, PolicySettings, learning_rate
+from grpo.types import Batch, Branch, PromptTree
+from grpo.world import SoleWorld
+
+END = 0
+NUM_STEPS = 10
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def make_policy(folder: Path, *, dtype: str = "float32", temperature: float = 1.0, **update: object) -> Policy:
+    settings = PolicySettings(
+        ModelSection(path=str(folder), compute="fp32"),
+        UpdateSection(**({"lr": 1e-2, "max_grad_norm": 1e6} | update)),  # type: ignore[arg-type]
+        RolloutSection(
+            prompts_per_step=1,
+            group_size=2,
+            max_new_tokens=16,
+            temperature=temperature,
+            dtype=dtype,  # type: ignore[arg-type]
+        ),
+        steps=NUM_STEPS,
+    )
+    return Policy(folder, settings, SoleWorld(torch.device("cpu")), Meter())
+
+
+def branch(ids: Sequence[int], advantage: float, weight: float = 1.0) -> Branch:
+    return Branch(tuple(ids), tuple(-1.0 for _ in ids), advantage, weight)
+
+
+def trees(weight: float = 1.0) -> list[PromptTree]:
+    """Three prompts; the last group is dead."""
+    return [
+        PromptTree(
+            (20, 21, 22), (branch([30, 31, END], 1.0, weight), branch([32], -1.0), branch([33, 34, 35, 36], 0.5))
+        ),
+        PromptTree((23, 24), (branch([40, END], -0.7), branch([41, 42, 43, 44, END], 0.7))),
+        PromptTree((25,), (branch([50, 51], 0.0), branch([52, END], 0.0))),
+    ]
+
+
+NUM_TOKENS = 8 + 7 + 4
+
+
+def in_one(items: Sequence[PromptTree], denominator: float = NUM_TOKENS) -> Batch:
+    return Batch((tuple(items),), denominator)
+
+
+def weights_of(policy: Policy) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in policy.state_dict()["model"].items()}
+
+
+def gradients_of(policy: Policy, batch: Batch) -> list[Tensor]:
+    """What the optimiser would be handed: the gradients just before its step."""
+    seen: list[Tensor] = []
+    handle = policy._optimiser.register_step_pre_hook(
+        lambda *_: seen.extend(parameter.grad.clone() for parameter in policy._model.parameters())  # type: ignore[misc]
+    )
+    policy.update(batch)
+    handle.remove()
+    return seen
+
+
+def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor], tolerance: float) -> None:
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=0, atol=tolerance, msg=lambda text, name=name: name + text)
+
+
+def assert_bitwise(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    assert found.keys() == expected.keys()
+    assert [name for name, value in expected.items() if not torch.equal(found[name], value)] == []
+
+
+def plain_logps(folder: Path, items: Sequence[PromptTree], temperature: float = 1.0) -> tuple[Any, list[Tensor]]:
+    """The model as transformers loads it, and each completion's log-probs run alone, in float64."""
+    model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float64)
+    rows = []
+    for tree in items:
+        for one in tree.branches:
+            ids = torch.tensor([[*tree.prompt_ids, *one.token_ids]])
+            log_probs = torch.log_softmax(model(input_ids=ids).logits[0] / temperature, dim=-1)
+            start = len(tree.prompt_ids)
+            rows.append(log_probs[start - 1 : -1].gather(-1, ids[0, start:, None]).squeeze(-1))
+    return model, rows
+
+
+# The gradient and the loss
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_the_gradient_is_the_policy_gradient(tiny_model: Path, temperature: float) -> None:
+    """At ratio 1 the gradient is that of -sum(weight x advantage x log-prob) / denominator: written out, alone."""
+    items = trees(weight=0.25)
+    model, rows = plain_logps(tiny_model, items, temperature)
+    branches = [one for tree in items for one in tree.branches]
+    objective = -sum(
+        one.weight * one.advantage * row.sum() for one, row in zip(branches, rows, strict=True)
+    ) / torch.tensor(NUM_TOKENS)
+    objective.backward()
+    gradients = gradients_of(make_policy(tiny_model, temperature=temperature), in_one(items))
+    for found, parameter in zip(gradients, model.parameters(), strict=True):
+        torch.testing.assert_close(found.double(), parameter.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_first_pass_loss_is_minus_the_weighted_advantages(tiny_model: Path) -> None:
+    metrics = make_policy(tiny_model).update(in_one(trees(weight=0.25)))
+    # Tokens x weight x advantage: 3 x 0.25 x 1 - 1 + 4 x 0.5 = 1.75; -2 x 0.7 + 5 x 0.7 = 2.1; 0. Over 19 tokens.
+    assert metrics["update/loss"] == pytest.approx(-(1.75 + 2.1) / 19, abs=1e-7)
+    assert metrics["update/clip_frac"] == 0
+    assert metrics["update/skipped"] == 0
+    assert metrics["update/lr"] == 1e-2
+
+
+def test_the_gap_and_the_entropy_are_means_over_tokens(tiny_model: Path) -> None:
+    items = trees()
+    batch = Batch(((items[0],), (items[1], items[2])), NUM_TOKENS)
+    metrics = make_policy(tiny_model).update(batch)
+    _, rows = plain_logps(tiny_model, items)
+    gaps = [float(value.detach()) + 1.0 for row in rows for value in row]  # every sampler log-prob here is -1
+    assert len(gaps) == NUM_TOKENS
+    assert metrics["gap/mean_nats"] == pytest.approx(sum(map(abs, gaps)) / 19, abs=1e-5)
+    assert metrics["gap/kl_nats"] == pytest.approx(sum(math.exp(gap) - gap - 1 for gap in gaps) / 19, abs=1e-5)
+    assert metrics["gap/over_1_frac"] == pytest.approx(sum(abs(gap) > 1 for gap in gaps) / 19)
+    assert metrics["gap/over_0p1_frac"] == pytest.approx(sum(abs(gap) > 0.1 for gap in gaps) / 19)
+    one_by_one = make_policy(tiny_model).update(in_one(items))
+    assert metrics["update/entropy_nats"] == pytest.approx(one_by_one["update/entropy_nats"], abs=1e-5)
+    assert 0 < metrics["update/entropy_nats"] < math.log(100)
+
+
+def test_the_ratio_is_one_whatever_the_sampler_said(tiny_model: Path) -> None:
+    found, expected = make_policy(tiny_model), make_policy(tiny_model)
+    expected.update(in_one(trees()))
+    garbage = [
+        PromptTree(
+            tree.prompt_ids,
+            tuple(dataclasses.replace(one, sampler_logps=(-9.0,) * len(one.token_ids)) for one in tree.branches),
+        )
+        for tree in trees()
+    ]
+    found.update(in_one(garbage))
+    assert_bitwise(weights_of(found), weights_of(expected))
+
+
+def test_a_kl_term_pulls_back(tiny_model: Path, tmp_path: Path) -> None:
+    """At first the policy is its reference (in bf16), and the pull is nothing; after a step it is k3, by hand."""
+    policy = make_policy(tiny_model, kl_weight=0.5)
+    first = policy.update(in_one(trees()))
+    assert first["update/kl_nats"] == pytest.approx(0, abs=2e-3)
+    policy.export(tmp_path)
+    second = policy.update(in_one(trees()))
+    policy._reference.float()
+    policy._reference.save_pretrained(tmp_path / "reference")
+    _, rows = plain_logps(tmp_path, trees())
+    _, ref_rows = plain_logps(tmp_path / "reference", trees())
+    differences = [float(value.detach()) for row, ref in zip(rows, ref_rows, strict=True) for value in ref - row]
+    kls = [math.exp(one) - one - 1 for one in differences]
+    # The reference answers in bf16, whose steps are 2^-8 of a value.
+    assert second["update/kl_nats"] == pytest.approx(sum(kls) / 19, rel=0.05)
+    assert second["update/kl_nats"] > 0.05
+    # First-pass objective of the two living groups as above with weight 1, and the pull beside it.
+    hand = -(3 - 1 + 2 + 2.1) / 19 + 0.5 * second["update/kl_nats"]
+    assert second["update/loss"] == pytest.approx(hand, abs=1e-5)
+
+
+# What must not matter
+
+
+def test_micro_batches_do_not_matter(tiny_model: Path) -> None:
+    """Three micro-batches of unequal size, and seven of one completion each, learn what one does.
+
+    The rate is small because AdamW divides a gradient near zero by its own size, and so blows its rounding up.
+    """
+    items = trees()
+    single = [PromptTree(tree.prompt_ids, (one,)) for tree in items for one in tree.branches]
+    layouts = [
+        ((items[0], items[1], items[2]),),
+        ((items[0],), (items[1],), (items[2],)),
+        tuple((tree,) for tree in single),
+    ]
+    expected: dict[str, Tensor] = {}
+    for layout in layouts:
+        policy = make_policy(tiny_model, lr=2e-5)
+        metrics = [policy.update(Batch(layout, NUM_TOKENS)) for _ in range(3)][-1]
+        expected = expected or weights_of(policy) | {key: torch.tensor(value) for key, value in metrics.items()}
+        found = weights_of(policy) | {key: torch.tensor(value) for key, value in metrics.items()}
+        assert_same(found, expected, 1e-6)
+
+
+def test_micro_batches_give_the_same_gradient(tiny_model: Path) -> None:
+    items = trees()
+    expected = gradients_of(make_policy(tiny_model), in_one(items))
+    found = gradients_of(make_policy(tiny_model), Batch(((items[0],), (items[1],), (items[2],)), NUM_TOKENS))
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-6)
+
+
+def test_order_does_not_matter(tiny_model: Path) -> None:
+    items = trees()
+    turned = [PromptTree(tree.prompt_ids, tuple(reversed(tree.branches))) for tree in reversed(items)]
+    expected = gradients_of(make_policy(tiny_model), in_one(items))
+    found = gradients_of(make_policy(tiny_model), in_one(turned))
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-6)
+
+
+def test_dead_groups_may_be_left_out(tiny_model: Path) -> None:
+    kept = gradients_of(make_policy(tiny_model), in_one(trees()))
+    left_out = gradients_of(make_policy(tiny_model), in_one(trees()[:2]))
+    for one, other in zip(left_out, kept, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-6)
+
+
+def test_the_denominator_divides_once(tiny_model: Path) -> None:
+    whole = gradients_of(make_policy(tiny_model), in_one(trees(), 19.0))
+    half = gradients_of(make_policy(tiny_model), in_one(trees(), 38.0))
+    for one, other in zip(half, whole, strict=True):
+        torch.testing.assert_close(one * 2, other, rtol=0, atol=1e-6)
+
+
+def test_the_end_token_is_trained_on(tiny_model: Path) -> None:
+    """Only the end token of one completion carries a signal here: its chance must rise, and alone from it."""
+    policy = make_policy(tiny_model, lr=1e-3)
+    [before] = policy.logprobs([[20, 21, END]])
+    policy.update(in_one([PromptTree((20, 21), (branch([END], 1.0),))], 1.0))
+    [after] = policy.logprobs([[20, 21, END]])
+    assert after[-1] > before[-1]
+
+
+def test_a_good_completion_grows_likelier_and_a_bad_one_less(tiny_model: Path) -> None:
+    policy = make_policy(tiny_model, lr=1e-3)
+    good, bad = [20, 30, 31, END], [20, 40, 41, 42]
+    before = [sum(row) for row in policy.logprobs([good, bad])]
+    policy.update(in_one([PromptTree((20,), (branch(good[1:], 1.0), branch(bad[1:], -1.0)))], 6.0))
+    after = [sum(row) for row in policy.logprobs([good, bad])]
+    assert after[0] > before[0] + 0.01
+    assert after[1] < before[1] - 0.01
+
+
+# Passes, rates and decay
+
+
+def test_a_second_pass_meets_the_clip(tiny_model: Path) -> None:
+    policy = make_policy(tiny_model, lr=0.05, inner_epochs=2)
+    metrics = policy.update(in_one(trees()))
+    # The first of the two passes clips nothing, so at most half of all tokens seen can be clipped.
+    assert 0.1 < metrics["update/clip_frac"] <= 0.5
+    assert policy.version == 1
+
+
+def test_two_passes_by_hand(tiny_model: Path, tmp_path: Path) -> None:
+    """The second pass's loss, from the weights after the first and the log-probs before it."""
+    once = make_policy(tiny_model, lr=2e-3)
+    first = once.update(in_one(trees()))
+    once.export(tmp_path)
+    twice = make_policy(tiny_model, lr=2e-3, inner_epochs=2).update(in_one(trees()))
+    _, old = plain_logps(tiny_model, trees())
+    _, new = plain_logps(tmp_path, trees())
+    branches = [one for tree in trees() for one in tree.branches]
+    total, clipped = 0.0, 0
+    for one, before, after in zip(branches, old, new, strict=True):
+        for ratio in (after - before).exp().tolist():
+            bounded = min(max(ratio, 0.8), 1.2)
+            total -= min(ratio * one.advantage, bounded * one.advantage)
+            clipped += bounded * one.advantage < ratio * one.advantage
+    assert clipped > 0
+    assert twice["update/loss"] == pytest.approx((first["update/loss"] + total / 19) / 2, abs=1e-5)
+    assert twice["update/clip_frac"] == pytest.approx(clipped / 38, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "warmup", "expected"),
+    [
+        ("constant", 0, [8.0] * 10),
+        ("constant", 4, [2, 4, 6, 8, 8, 8, 8, 8, 8, 8]),
+        # Ten steps from the full rate to nothing at step 10, which is never made.
+        ("linear", 0, [8, 7.2, 6.4, 5.6, 4.8, 4.0, 3.2, 2.4, 1.6, 0.8]),
+        # Two steps of warm-up, then eighths.
+        ("linear", 2, [4, 8, 8, 7, 6, 5, 4, 3, 2, 1]),
+        ("cosine", 2, [4, 8, *(4 + 4 * math.cos(math.pi * eighth / 8) for eighth in range(8))]),
+    ],
+)
+def test_learning_rate(schedule: str, warmup: int, expected: list[float]) -> None:
+    settings = UpdateSection(lr=8.0, schedule=schedule, warmup_steps=warmup)  # type: ignore[arg-type]
+    assert [learning_rate(settings, step, 10) for step in range(10)] == pytest.approx(expected, abs=1e-9)
+
+
+def test_cosine_at_a_quarter_and_half() -> None:
+    settings = UpdateSection(lr=8.0, schedule="cosine")
+    # cos(pi/4) = 0.707107, cos(pi/2) = 0.
+    assert learning_rate(settings, 2, 8) == pytest.approx(4 * 1.707107, abs=1e-5)
+    assert learning_rate(settings, 4, 8) == pytest.approx(4, abs=1e-9)
+
+
+def test_the_rate_of_each_update_is_the_schedules(tiny_model: Path) -> None:
+    policy = make_policy(tiny_model, lr=8e-4, schedule="linear", warmup_steps=2)
+    rates = [policy.update(in_one(trees()))["update/lr"] for _ in range(4)]
+    assert rates == pytest.approx([4e-4, 8e-4, 8e-4, 7e-4], abs=1e-12)
+    assert [group["lr"] for group in policy._optimiser.param_groups] == pytest.approx([7e-4, 7e-4], abs=1e-12)
+
+
+def test_the_first_step_of_adamw_by_hand(tiny_model: Path) -> None:
+    """AdamW's first step is lr x g / (|g| + 1e-8), whatever the betas, after shrinking matrices by lr x decay."""
+    policy = make_policy(tiny_model, lr=1e-3, weight_decay=0.5)
+    before = [parameter.detach().clone() for parameter in policy._model.parameters()]
+    gradients = gradients_of(policy, in_one(trees()))
+    for parameter, old, gradient in zip(policy._model.parameters(), before, gradients, strict=True):
+        decay = 1 - 1e-3 * 0.5 if old.dim() == 2 else 1.0
+        expected = old * decay - 1e-3 * gradient / (gradient.abs() + 1e-8)
+        torch.testing.assert_close(parameter.detach(), expected, rtol=0, atol=1e-6)
+
+
+def test_only_matrices_decay(tiny_model: Path) -> None:
+    """Without a signal from the gradient, what is left of a step is the decay."""
+    policy = make_policy(tiny_model, lr=0.1, weight_decay=0.5)
+    before = weights_of(policy)
+    policy.update(in_one([PromptTree((20, 21), (branch([30, END], 0.0),))], 2.0))
+    after = weights_of(policy)
+    kinds = {value.dim() for value in before.values()}
+    assert kinds == {1, 2}
+    for name, value in before.items():
+        factor = 0.95 if value.dim() == 2 else 1.0
+        torch.testing.assert_close(after[name], value * factor, rtol=0, atol=1e-7)
+
+
+def test_the_gradient_is_clipped_to_its_norm(tiny_model: Path) -> None:
+    free = gradients_of(make_policy(tiny_model), in_one(trees()))
+    norm = math.sqrt(sum(float(one.double().square().sum()) for one in free))
+    policy = make_policy(tiny_model, max_grad_norm=norm / 4)
+    held = gradients_of(policy, in_one(trees()))
+    for one, other in zip(held, free, strict=True):
+        torch.testing.assert_close(one, other / 4, rtol=0, atol=1e-6)
+    # What is logged is the norm before clipping.
+    assert make_policy(tiny_model, max_grad_norm=norm / 4).update(in_one(trees()))["update/grad_norm"] == pytest.approx(
+        norm, rel=1e-5
+    )
+
+
+# Steps that are not made
+
+
+def poisoned() -> Batch:
+    return in_one([PromptTree((20, 21), (branch([30, 31], 1.0, weight=math.inf), branch([32], -1.0)))])
+
+
+def test_a_gradient_that_is_not_finite_moves_nothing(tiny_model: Path) -> None:
+    policy = make_policy(tiny_model, lr=0.1, weight_decay=0.5)
+    policy.update(in_one(trees()))
+    before = copy.deepcopy(policy.state_dict())
+    metrics = policy.update(poisoned())
+    assert metrics["update/skipped"] == 1
+    assert not math.isfinite(metrics["update/grad_norm"])
+    assert policy.version == 2
+    after = policy.state_dict()
+    assert after["bad_steps"] == 1
+    assert_bitwise(after["model"], before["model"])
+    for number, moments in before["optimiser"]["state"].items():
+        assert_bitwise(after["optimiser"]["state"][number], moments)
+    # Nothing of the bad gradient is left: the next step is the one that would have come without it.
+    other = make_policy(tiny_model, lr=0.1, weight_decay=0.5)
+    for _ in range(2):
+        other.update(in_one(trees()))
+    assert policy.update(in_one(trees()))["update/skipped"] == 0
+    assert_bitwise(weights_of(policy), weights_of(other))
+    assert policy.state_dict()["bad_steps"] == 0
+
+
+def test_bad_steps_in_a_row_end_the_run(tiny_model: Path) -> None:
+    policy = make_policy(tiny_model, max_bad_steps=3)
+    for batch in (poisoned(), poisoned(), in_one(trees()), poisoned(), poisoned()):
+        policy.update(batch)
+    before = weights_of(policy)
+    with pytest.raises(UserError, match="not finite 3 times in a row"):
+        policy.update(poisoned())
+    assert_bitwise(weights_of(policy), before)
+
+
+def test_a_batch_without_a_signal_moves_nothing(tiny_model: Path) -> None:
+    policy = make_policy(tiny_model, lr=0.1, weight_decay=0.5)
+    policy.update(in_one(trees()))
+    before = weights_of(policy)
+    metrics = policy.update(Batch((), 12.0))
+    assert metrics == {
+        "update/grad_norm": 0.0,
+        "update/skipped": 0.0,
+        "update/loss": 0.0,
+        "update/lr": 0.1,
+    }
+    assert_bitwise(weights_of(policy), before)
+    assert policy.version == 2
+
+
+# How weights leave and come back
+
+
+def test_a_saved_state_goes_on_to_the_bit(tiny_model: Path, tmp_path: Path) -> None:
+    changes = {"lr": 3e-3, "schedule": "cosine", "warmup_steps": 2, "weight_decay": 0.1}
+    policy = make_policy(tiny_model, **changes)
+    for _ in range(2):
+        policy.update(in_one(trees()))
+    torch.save(policy.state_dict(), tmp_path / "state.pt")
+    resumed = make_policy(tiny_model, **changes)
+    resumed.load_state_dict(torch.load(tmp_path / "state.pt"))
+    assert resumed.version == 2
+    for _ in range(3):
+        assert resumed.update(in_one(trees())) == policy.update(in_one(trees()))
+    assert_bitwise(weights_of(resumed), weights_of(policy))
+
+
+def test_perturbed_moves_everything_and_puts_it_back(tiny_model: Path) -> None:
+    policy = make_policy(tiny_model)
+    before = weights_of(policy)
+    with policy.perturbed():
+        inside = weights_of(policy)
+    assert all(float((inside[name] != value).float().mean()) > 0.9 for name, value in before.items())
+    sizes = {
+        name: float((inside[name] - value).square().mean().sqrt() / value.square().mean().sqrt())
+        for name, value in before.items()
+        if value.numel() > 1000
+    }
+    ends = {"model.embed_tokens.weight", "lm_head.weight"}
+    assert ends <= sizes.keys()
+    for name, size in sizes.items():
+        assert size == pytest.approx(0.2 if name in ends else 0.05, rel=0.1)
+    assert_bitwise(weights_of(policy), before)
+
+    def fail() -> None:
+        with policy.perturbed():
+            raise RuntimeError("on purpose")
+
+    with pytest.raises(RuntimeError, match="on purpose"):
+        fail()
+    assert_bitwise(weights_of(policy), before)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_export_is_a_folder_that_transformers_loads(tied: bool, tmp_path: Path) -> None:
+    folder = make_tiny_model(tmp_path / "model", tie_word_embeddings=tied)
+    policy = make_policy(folder)
+    policy.update(in_one(trees()))
+    policy.export(tmp_path / "out")
+    with safe_open(tmp_path / "out" / "model.safetensors", framework="pt") as file:
+        names = set(file.keys())
+    assert "model.embed_tokens.weight" in names
+    assert ("lm_head.weight" in names) is not tied
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    assert model.dtype is torch.float32
+    assert_bitwise(model.state_dict(), weights_of(policy))
+    [expected] = policy.logprobs([[20, 30, 31, END]])
+    with torch.no_grad():
+        log_probs = torch.log_softmax(model(torch.tensor([[20, 30, 31, END]])).logits[0], -1)
+    found = [float(log_probs[index, token]) for index, token in enumerate([30, 31, END])]
+    assert found == pytest.approx(expected, abs=1e-5)
+
+
+def test_an_export_names_its_type(tiny_model: Path, tmp_path: Path) -> None:
+    make_policy(tiny_model, dtype="bfloat16").export(tmp_path)
+    assert AutoModelForCausalLM.from_pretrained(tmp_path, dtype="auto").dtype is torch.bfloat16
+
+
+def test_export_in_the_engines_type_leaves_the_master_weights_alone(tiny_model: Path, tmp_path: Path) -> None:
+    policy = make_policy(tiny_model, dtype="bfloat16")
+    before = weights_of(policy)
+    policy.export(tmp_path)
+    stored = load_file(tmp_path / "model.safetensors")
+    assert_bitwise(stored, {name: before[name].bfloat16() for name in stored})
+    assert {value.dtype for value in stored.values()} == {torch.bfloat16}
+    assert_bitwise(weights_of(policy), before)
+    assert all(value.dtype is torch.float32 for value in before.values())
