@@ -15,7 +15,7 @@ from grpo.display import make_display
 from grpo.errors import UserError
 from grpo.evaluate import Evaluator
 from grpo.folder import RunFolder
-from grpo.judging import Judge
+from grpo.judging import Judge, open_scorer
 from grpo.meter import Meter
 from grpo.models import num_parameters
 from grpo.policy import Policy, PolicySettings
@@ -27,7 +27,6 @@ from grpo.rollout.sync import PROBE_PROMPTS, PROBE_TOKENS, WeightSync
 from grpo.runlog import MainLog, QuietLog, RunLog
 from grpo.trackers import Trackers
 from grpo.world import World, join_world
-from rewards.scorer import Scorer
 
 
 @dataclass(frozen=True)
@@ -92,21 +91,13 @@ def open_run(recipe: Recipe) -> Iterator[Run]:
 
 def open_judge(recipe: Recipe, meter: Meter) -> Judge:
     """The reward workers, behind the recipe's rewards and template."""
-    scoring = recipe.scoring
-    try:
-        scorer = Scorer(
-            recipe.rewards,
-            num_workers=scoring.workers,
-            deadline_s=scoring.deadline_s,
-            memory_bytes=int(scoring.memory_gib * 2**30),
-        )
-    except ValueError as error:
-        raise UserError(str(error)) from error
-    return Judge(scorer, find_template(recipe), scoring.max_failed_frac, meter)
+    scorer = open_scorer(recipe.rewards, recipe.scoring)
+    return Judge(scorer, find_template(recipe), recipe.scoring.max_failed_frac, meter)
 
 
 def open_engine(recipe: Recipe, material: Material, world: World, logs: Path) -> Engine:
     """The recipe's engine, holding the model's first weights; what it says goes to a file in `logs`."""
+    logs.mkdir(parents=True, exist_ok=True)
     if recipe.rollout.engine == "transformers":
         from grpo.rollout.transformers import TransformersEngine
 
@@ -154,7 +145,8 @@ def _open_log(recipe: Recipe, material: Material, world: World, meter: Meter, st
     display = stack.enter_context(make_display(recipe.run.steps, newest_step(recipe.run.dir)))
     meter.on_phase = display.phase
     trackers = Trackers(recipe.log.trackers, recipe.run.dir, recipe.run.dir.name, recipe.model_dump(mode="json"))
-    return MainLog(folder, display, trackers, recipe, material.template.opens_think, world, meter)
+    stack.callback(trackers.close)
+    return MainLog(folder, display, trackers, recipe, material.template, world, meter)
 
 
 def newest_step(run_dir: Path) -> int:

@@ -11,7 +11,10 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +25,7 @@ from grpo.config import CheckpointSection
 from grpo.errors import UserError
 from grpo.meter import Meter
 from grpo.policy import Policy
-from grpo.world import World
+from grpo.world import World, replicas_agree
 
 MANIFEST = "manifest.json"
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -75,14 +78,31 @@ class Checkpoints:
     def restore(self, policy: Policy) -> int:
         """Put the newest valid checkpoint into the policy and return its step; 0 when there is none.
 
-        One whose files do not match its manifest is passed over for the one before.
+        One whose files do not match its manifest is set aside for the one before; if none is whole, that is an error.
         """
-        for folder in reversed(list_checkpoints(self._folder)):
-            if is_valid(folder):
-                state = torch.load(folder / "trainer.pt", map_location="cpu", weights_only=True)
-                policy.load_state_dict(state)
-                return int(state["version"])
-        return 0
+        found = list_checkpoints(self._folder)
+        valid = next((folder for folder in reversed(found) if is_valid(folder)), None)
+        if found and valid is None:
+            raise UserError(
+                f"checkpoints={self._folder}: not one of {', '.join(folder.name for folder in found)} is whole; remove "
+                "them to start again from nothing, or set another run.dir"
+            )
+        if valid is not None:
+            state = torch.load(valid / "trainer.pt", map_location="cpu", weights_only=True)
+            policy.load_state_dict(state)
+        if not replicas_agree(self._world, policy.version):
+            raise UserError(
+                f"checkpoints={self._folder}: the ranks see different checkpoints; put run.dir on a disk that all share"
+            )
+        if self._world.rank == 0:
+            self._set_aside(found[found.index(valid) + 1 :] if valid else [])
+        return policy.version
+
+    def _set_aside(self, damaged: Sequence[Path]) -> None:
+        for folder in damaged:
+            warnings.warn(f"checkpoint {folder} is damaged: set aside as damaged_{folder.name}", stacklevel=2)
+            shutil.rmtree(folder.with_name(f"damaged_{folder.name}"), ignore_errors=True)
+            folder.rename(folder.with_name(f"damaged_{folder.name}"))
 
     def _write(self, policy: Policy, folder: Path) -> None:
         policy.export(folder / "model")
@@ -95,12 +115,13 @@ class Checkpoints:
 
     def _prune(self) -> None:
         for folder in list_checkpoints(self._folder)[: -self._settings.keep]:
-            shutil.rmtree(folder)
+            # What cannot be removed now is tried again after the next one.
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
     """All checkpoints of a run, oldest first, whether valid or not."""
-    return sorted(folder.glob("step_*")) if folder.is_dir() else []
+    return sorted(file for file in folder.glob("step_*") if re.fullmatch(r"step_\d{6,}", file.name))
 
 
 def is_valid(folder: Path) -> bool:
@@ -110,12 +131,6 @@ def is_valid(folder: Path) -> bool:
         return bool(manifest) and all(_hash(folder / name) == digest for name, digest in manifest.items())
     except (OSError, ValueError):
         return False
-
-
-def newest_model(run_dir: Path) -> Path | None:
-    """The Hugging Face folder of a run's newest checkpoint."""
-    folders = [folder for folder in list_checkpoints(run_dir / "checkpoints") if is_valid(folder)]
-    return folders[-1] / "model" if folders else None
 
 
 def checkpoint_bytes(num_parameters: int, export_bytes_per_parameter: int) -> int:

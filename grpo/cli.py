@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from typing import NoReturn
 EXIT_FAILED = 1
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
+_USERS_TO_MEND = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -19,16 +21,21 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     options = build_parser().parse_args(arguments)
     from data.errors import DataError
     from grpo.errors import EngineError, SyncError, UserError
+    from rewards.errors import PoolError
 
     _quieten_libraries()
     try:
         options.run(options)
     except (UserError, DataError) as error:
         _leave(str(error), EXIT_USER_ERROR)
-    except (EngineError, SyncError) as error:
+    except (EngineError, SyncError, PoolError) as error:
         _leave(str(error), EXIT_FAILED)
+    except OSError as error:
+        if error.errno not in _USERS_TO_MEND:
+            raise
+        _leave(f"{error.filename}: {error.strerror}; free some room or choose another place", EXIT_USER_ERROR)
     except KeyboardInterrupt:
-        _leave("interrupted; the same command goes on from the last checkpoint", EXIT_INTERRUPTED)
+        _leave("interrupted; the same command goes on from the last checkpoint, if there is one", EXIT_INTERRUPTED)
     sys.exit(0)
 
 

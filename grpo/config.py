@@ -17,6 +17,7 @@ from rewards.spec import RewardSpec
 
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Section(BaseModel):
@@ -28,7 +29,7 @@ class Section(BaseModel):
 class RunSection(Section):
     dir: Path
     """The run's folder. Starting again on a folder that holds a checkpoint goes on from it."""
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     steps: Positive
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
@@ -56,7 +57,7 @@ class RolloutSection(Section):
     group_size: Annotated[int, Field(ge=2)]
     max_new_tokens: Positive
     temperature: Annotated[float, Field(gt=0)] = 1.0
-    stop: tuple[str, ...] = ()
+    stop: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     """Strings that end a completion, beside the model's own end tokens."""
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
     tensor_parallel: Positive = 1
@@ -73,11 +74,11 @@ class RolloutSection(Section):
 
 
 class UpdateSection(Section):
-    lr: Annotated[float, Field(gt=0)]
+    lr: Annotated[float, Field(gt=0, le=1)]
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     """What follows the warm-up: a constant rate, or a decay to zero at the last step."""
     warmup_steps: Annotated[int, Field(ge=0)] = 0
-    betas: tuple[float, float] = (0.9, 0.95)
+    betas: tuple[Beta, Beta] = (0.9, 0.95)
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     inner_epochs: Positive = 1
@@ -208,10 +209,14 @@ def contradictions(recipe: Recipe) -> Iterator[str]:
 
 
 def changed_keys(old: Recipe, new: Recipe) -> list[str]:
-    """Dotted keys that differ and may not differ when a run goes on."""
+    """Dotted keys that differ and may not differ when a run goes on.
+
+    The number of steps may, unless the learning rate depends on it.
+    """
     before, after = (dict(_flatten(recipe.model_dump(mode="json"))) for recipe in (old, new))
     differing = [key for key in sorted(before.keys() | after.keys()) if before.get(key) != after.get(key)]
-    return [key for key in differing if not any(f"{key}.".startswith(f"{free}.") for free in RESUMABLE)]
+    bound = ("run.steps",) if new.update.schedule != "constant" else ()
+    return [key for key in differing if key in bound or not any(f"{key}.".startswith(f"{free}.") for free in RESUMABLE)]
 
 
 def _flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -225,6 +230,8 @@ def _flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 def _read(path: Path) -> dict[str, Any]:
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"recipe={path}: not UTF-8 text ({error}); give the path of a YAML file") from None
     except OSError as error:
         raise RecipeError(f"recipe={path}: {error.strerror}; give the path of a YAML file") from None
     except yaml.YAMLError as error:

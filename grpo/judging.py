@@ -6,14 +6,29 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from data.templates import Template
+from grpo.config import ScoringSection
 from grpo.errors import UserError
 from grpo.meter import Meter
 from grpo.metrics import failed_frac
 from grpo.types import Group, ScoredGroup
 from rewards.scorer import Scorer
+from rewards.spec import RewardSpec
 from rewards.types import Response, ScoreRequest
 
 _FAULTS_NAMED = 5
+
+
+def open_scorer(rewards: Sequence[RewardSpec], scoring: ScoringSection) -> Scorer:
+    """The reward workers with a recipe's limits. Raises UserError for a function that cannot be imported."""
+    try:
+        return Scorer(
+            rewards,
+            num_workers=scoring.workers,
+            deadline_s=scoring.deadline_s,
+            memory_bytes=int(scoring.memory_gib * 2**30),
+        )
+    except ValueError as error:
+        raise UserError(str(error)) from error
 
 
 class Judge:
@@ -26,7 +41,7 @@ class Judge:
         self._meter = meter
 
     def score(self, groups: Iterable[Group], step: int) -> list[ScoredGroup]:
-        """Scores of all groups, in the order in which they come.
+        """Scores of all groups, in the order of their prompts, however they come.
 
         Raises UserError when a verdict or a reward failed on more completions than the recipe allows.
         """
@@ -38,7 +53,7 @@ class Judge:
             scores = self._scorer.collect()
         scored = [ScoredGroup(group, row) for group, row in zip(submitted, scores, strict=True)]
         self._check_failures(scored)
-        return scored
+        return sorted(scored, key=lambda one: one.group.position)
 
     def check_golds(self, pairs: Sequence[tuple[str, str]]) -> list[str | None]:
         """For each (checker, gold): why it cannot judge anything, or None."""
@@ -50,7 +65,7 @@ class Judge:
     def _check_failures(self, scored: Sequence[ScoredGroup]) -> None:
         """Note the share of completions on which a verdict or a reward failed; too large a one ends the run."""
         faults = self._scorer.take_faults()
-        num_completions = sum(len(group.scores) for group in scored)
+        num_completions = max(1, sum(len(group.scores) for group in scored))
         lost: Counter[str] = Counter()
         for fault in faults:
             lost[fault.reward] += fault.num_completions

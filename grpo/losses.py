@@ -11,15 +11,15 @@ from torch import Tensor
 
 
 def clipped_objective(
-    policy_logp: Tensor, old_logp: Tensor, advantages: Tensor, clip_low: float, clip_high: float
+    policy_logp: Tensor, proximal_logp: Tensor, advantages: Tensor, clip_low: float, clip_high: float
 ) -> tuple[Tensor, Tensor]:
     """The negated clipped surrogate, and where the clip was active (a boolean per token).
 
-    -min(rho A, clip(rho, 1 - clip_low, 1 + clip_high) A) with rho = exp(policy_logp - old_logp): PPO's equation 7
+    -min(rho A, clip(rho, 1 - clip_low, 1 + clip_high) A) with rho = exp(policy_logp - proximal_logp): PPO's equation 7
     (arXiv 1707.06347) as GRPO uses it per token (arXiv 2402.03300, equation 3), with the two bounds apart as in
     DAPO (arXiv 2503.14476, equation 10). "Active" means that the bound took the gradient away.
     """
-    ratio = torch.exp(policy_logp - old_logp)
+    ratio = torch.exp(policy_logp - proximal_logp)
     free = ratio * advantages
     bounded = torch.clamp(ratio, 1 - clip_low, 1 + clip_high) * advantages
     return -torch.minimum(free, bounded), (bounded < free).detach()

@@ -16,6 +16,7 @@ class Meter:
     def __init__(self) -> None:
         self.on_phase: Callable[[str], None] = lambda name: None
         self._row: dict[str, float] = {}
+        self._notes: dict[str, float] = {}
         self._inside = False
         self._lap_began = time.perf_counter()
 
@@ -38,12 +39,16 @@ class Meter:
     def note(self, name: str, value: float) -> None:
         """A number for the step's row; inside a phase of another kind (an evaluation) it is dropped."""
         if not self._inside:
-            self._row[name] = value
+            self._notes[name] = value
+
+    def notes(self) -> dict[str, float]:
+        """What was noted since the last lap."""
+        return dict(self._notes)
 
     def lap(self) -> dict[str, float]:
-        """Everything since the last lap, with its whole length as ``time/step_s``; then start from nothing."""
+        """Seconds by phase since the last lap, and its whole length as ``time/step_s``; then start from nothing."""
         now = time.perf_counter()
         row = self._row | {"time/step_s": now - self._lap_began}
-        self._row = {}
+        self._row, self._notes = {}, {}
         self._lap_began = now
         return row

@@ -43,6 +43,7 @@ DEFINITIONS = {
     "eval/<source>/maj_at_<k>": "share of problems whose most frequent answer of k is right",
     "eval/<source>/format_frac": "mean of the format reward, where the recipe has one",
     "eval/<source>/length_tokens": "mean length of a held-out completion",
+    "eval/<source>/failed_frac": "share of verdicts that timed out or crashed, counted as not correct",
     "eval/<source>/num_problems": "problems in the held-out set",
 }
 
@@ -92,9 +93,10 @@ def eval_metrics(source: str, scored: Sequence[ScoredGroup]) -> dict[str, float]
         "accuracy_high": accuracy.high,
         "length_tokens": sum(lengths) / len(lengths),
         "num_problems": float(len(scored)),
+        "failed_frac": failed_frac(scored),
     }
     if k > 1:
-        for few in (2**power for power in range(1, k.bit_length())):
+        for few in sorted({2**power for power in range(1, k.bit_length())} | {k}):
             chances = [pass_at_k(k, sum(verdicts), few) for verdicts in correct]
             row[f"pass_at_{few}"] = math.fsum(chances) / len(correct)
         votes = [
@@ -114,4 +116,4 @@ def failed_frac(scored: Sequence[ScoredGroup]) -> float:
 
 
 def _share(flags: Sequence[bool]) -> float:
-    return sum(flags) / len(flags)
+    return sum(flags) / len(flags) if flags else 0.0

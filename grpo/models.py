@@ -37,19 +37,31 @@ def resolve_model(path: str) -> Path:
 
 def model_config(folder: Path) -> dict[str, Any]:
     """A model's config.json."""
-    config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    try:
+        config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"model.path={folder}: its config.json is not JSON ({error}); save the model again") from None
     return config
 
 
 def num_parameters(folder: Path) -> int:
     """Weights in a model's files, read from their headers alone."""
-    from safetensors import safe_open
-
     total = 0
     for file in folder.glob("*.safetensors"):
-        with safe_open(file, framework="pt") as tensors:
+        with _opened(file) as tensors:
             total += sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
     return total
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[Any]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, framework="pt") as tensors:
+            yield tensors
+    except SafetensorError as error:
+        raise UserError(f"model.path={file}: not a whole safetensors file ({error}); save the model again") from None
 
 
 def context_length(folder: Path) -> int | None:
@@ -132,12 +144,12 @@ def _checked(folder: Path) -> Path:
 
 def _download(name: str) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     wanted = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
     try:
         return _checked(Path(snapshot_download(name, allow_patterns=wanted)))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise UserError(
             f"model.path={name}: no such folder, and the hub did not give it ({type(error).__name__}); "
             "give a folder that holds the model"

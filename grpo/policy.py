@@ -56,7 +56,9 @@ class Policy:
             self._model.train()
             self._model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         self._reference = (
-            _load(folder, torch.bfloat16, world.device).requires_grad_(False) if settings.update.kl_weight else None
+            _load(folder, _compute_dtype(settings.model), world.device).requires_grad_(False)
+            if settings.update.kl_weight
+            else None
         )
         self._optimiser = torch.optim.AdamW(
             _weight_decay_groups(self._model, settings.update.weight_decay),
@@ -74,11 +76,11 @@ class Policy:
             num_rounds = self._world.max(len(batch.micro_batches))
             tally = Tally(self._settings.update.inner_epochs)
             num_skipped = 0
-            old_logps: list[Tensor | None] = [None] * len(batch.micro_batches)
+            proximal_logps: list[Tensor | None] = [None] * len(batch.micro_batches)
             for _ in range(self._settings.update.inner_epochs):
                 for index, trees in enumerate(batch.micro_batches):
                     packed = pack(trees, self._world.device)
-                    old_logps[index] = self._accumulate(packed, old_logps[index], denominator, tally)
+                    proximal_logps[index] = self._accumulate(packed, proximal_logps[index], denominator, tally)
                 norm, skipped = self._step(num_rounds > 0)
                 num_skipped += skipped
             rate = self._rate(self.version)
@@ -97,6 +99,13 @@ class Policy:
                     logps, _ = token_logprobs(hidden, row[0, 1:], self._model.get_output_embeddings())
                 answers.append(logps.tolist())
         return answers
+
+    @property
+    def export_bytes(self) -> int:
+        """What `export` writes, at most."""
+        num_weights: int = sum(parameter.numel() for parameter in self._model.parameters())
+        bits = torch.finfo(getattr(torch, self._settings.rollout.dtype)).bits
+        return num_weights * bits // 8
 
     def export(self, folder: Path) -> None:
         """Write the weights as a Hugging Face folder in the engine's dtype: what is synced and what is kept.
@@ -149,17 +158,19 @@ class Policy:
         self._bad_steps = state["bad_steps"]
         torch.set_rng_state(state["torch_random"])
 
-    def _accumulate(self, packed: Packed, old_logps: Tensor | None, denominator: float, tally: Tally) -> Tensor:
+    def _accumulate(self, packed: Packed, proximal_logps: Tensor | None, denominator: float, tally: Tally) -> Tensor:
         """Add one micro-batch's share of the gradient and return the old policy's log-probs.
 
         On the first pass the policy is its own old policy, so that the ratio is exactly 1.
         """
         settings = self._settings.update
         logps, entropies = self._forward(self._model, packed)
-        if old_logps is None:
-            old_logps = logps.detach()
-            tally.add_gap(old_logps - packed.sampler_logps)
-        losses, clipped = clipped_objective(logps, old_logps, packed.advantages, settings.clip_low, settings.clip_high)
+        if proximal_logps is None:
+            proximal_logps = logps.detach()
+            tally.add_gap(proximal_logps - packed.sampler_logps)
+        losses, clipped = clipped_objective(
+            logps, proximal_logps, packed.advantages, settings.clip_low, settings.clip_high
+        )
         kl = None
         if self._reference is not None:
             with torch.no_grad():
@@ -169,7 +180,7 @@ class Policy:
         loss = (packed.weights * losses).sum() / denominator
         loss.backward()  # type: ignore[no-untyped-call]
         tally.add(loss, entropies, clipped, kl)
-        return old_logps
+        return proximal_logps
 
     def _forward(self, model: Any, packed: Packed) -> tuple[Tensor, Tensor]:
         """Log-probs and entropies of the completion tokens, (N,), at the sampling temperature."""
@@ -232,6 +243,10 @@ def _load(folder: Path, dtype: torch.dtype, device: torch.device) -> Any:
     # transformers lets the first rank alone write; here every rank writes, for the engine that is its own.
     model.should_save_on_this_rank = lambda is_main_process: is_main_process
     return model.to(device).eval()
+
+
+def _compute_dtype(settings: ModelSection) -> torch.dtype:
+    return torch.bfloat16 if settings.compute == "bf16" else torch.float32
 
 
 def _weight_decay_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:

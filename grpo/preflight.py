@@ -84,7 +84,10 @@ def find_template(recipe: Recipe) -> Template:
 def _usable(spec: SourceSpec, where: str, recipe: Recipe, judge: Judge, say: Say) -> list[Problem]:
     """The problems of a source whose golds can judge, the others named by row."""
     loaded = load_problems(spec)
-    reasons = judge.check_golds([(problem.checker, problem.gold) for problem in loaded.problems])
+    try:
+        reasons = judge.check_golds([(problem.checker, problem.gold) for problem in loaded.problems])
+    except ValueError as error:
+        raise UserError(f"{where}.{error}") from None
     bad = [(row.row, row.reason) for row in loaded.rejected]
     bad += [(problem.row, why) for problem, why in zip(loaded.problems, reasons, strict=True) if why]
     kept = [problem for problem, why in zip(loaded.problems, reasons, strict=True) if not why]

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
+from data.templates import Template
 from grpo.advantages import group_advantages
 from grpo.config import Recipe
 from grpo.display import Display
@@ -34,10 +35,14 @@ class RunLog(Protocol):
     def evaluation(self, step: int, found: Evaluation) -> None:
         """An evaluation outside of a step: the one before training."""
 
+    def completions(self, step: int, scored: Sequence[ScoredGroup]) -> list[ScoredGroup]:
+        """Keep what was written and how it was judged, before anything is learnt from it: this rank's groups in,
+        those of all ranks out."""
+
     def step(
         self, step: int, scored: Sequence[ScoredGroup], stats: Mapping[str, float], found: Evaluation | None
     ) -> None:
-        """A step is done; `scored` are this rank's groups."""
+        """A step is done; `scored` are all ranks' groups."""
 
     def finish(self) -> None:
         """Training is over."""
@@ -52,7 +57,7 @@ class MainLog:
         display: Display,
         trackers: Trackers,
         recipe: Recipe,
-        open_think: bool,
+        template: Template,
         world: World,
         meter: Meter,
     ) -> None:
@@ -60,7 +65,7 @@ class MainLog:
         self._display = display
         self._trackers = trackers
         self._recipe = recipe
-        self._open_think = open_think
+        self._template = template
         self._world = world
         self._meter = meter
 
@@ -70,36 +75,41 @@ class MainLog:
 
     def begin(self, step: int) -> None:
         self._folder.rewind(step + 1 if step else 0)
-        if step:
+        if step >= self._recipe.run.steps:
+            self._display.message(f"already at step {step} of {self._recipe.run.steps}; set run.steps higher to go on")
+        elif step:
             self._display.message(f"going on after step {step}, from the checkpoint in {self._folder.path}")
 
     def evaluation(self, step: int, found: Evaluation) -> None:
         self._write({"step": step, "time_unix": time.time(), **self._meter.lap(), **found.metrics}, found)
 
+    def completions(self, step: int, scored: Sequence[ScoredGroup]) -> list[ScoredGroup]:
+        everything = self._world.gather(scored)
+        self._folder.append(COMPLETIONS, self._rows(step, everything))
+        return everything
+
     def step(
         self, step: int, scored: Sequence[ScoredGroup], stats: Mapping[str, float], found: Evaluation | None
     ) -> None:
-        everything = self._world.gather(scored)
-        rows = list(self._rows(step, everything))
-        self._folder.append(COMPLETIONS, rows)
+        notes = worst_notes(self._world, self._meter)
         lap = self._meter.lap()
-        num_tokens = sum(row["num_tokens"] for row in rows)
+        num_tokens = sum(len(one.token_ids) for group in scored for one in group.group.completions)
         row = {
             "step": step,
             "time_unix": time.time(),
-            **step_metrics(everything),
+            **step_metrics(scored),
             **stats,
+            **notes,
             **lap,
             "speed/tokens_per_s": num_tokens / lap["time/generate_s"],
         }
         self._write(row | (found.metrics if found else {}), found)
         if self._is_due(self._recipe.log.show_every, step):
-            self._display.completions(step, best_and_worst(rows, _SHOWN))
+            self._display.completions(step, best_and_worst(list(self._rows(step, scored)), _SHOWN))
         if self._is_due(self._recipe.log.report_every, step):
             write_report(self._folder.path)
 
     def finish(self) -> None:
-        self._trackers.close()
         report = write_report(self._folder.path)
         self._display.summary(list(read_rows(self._folder.path / METRICS)), report)
 
@@ -112,7 +122,7 @@ class MainLog:
 
     def _rows(self, step: int, scored: Sequence[ScoredGroup]) -> Iterator[Row]:
         for group in scored:
-            yield from completion_rows(step, group, self._recipe, self._open_think)
+            yield from completion_rows(step, group, self._recipe, self._template)
 
     def _is_due(self, every: int, step: int) -> bool:
         return bool(every) and (step % every == 0 or step == 1)
@@ -134,17 +144,29 @@ class QuietLog:
     def evaluation(self, step: int, found: Evaluation) -> None:
         self._meter.lap()
 
+    def completions(self, step: int, scored: Sequence[ScoredGroup]) -> list[ScoredGroup]:
+        return self._world.gather(scored)
+
     def step(
         self, step: int, scored: Sequence[ScoredGroup], stats: Mapping[str, float], found: Evaluation | None
     ) -> None:
-        self._world.gather(scored)
+        worst_notes(self._world, self._meter)
         self._meter.lap()
 
     def finish(self) -> None:
         """The first rank writes the report."""
 
 
-def completion_rows(step: int, scored: ScoredGroup, recipe: Recipe, open_think: bool) -> Iterator[Row]:
+def worst_notes(world: World, meter: Meter) -> dict[str, float]:
+    """What the parts noted since the last lap, each number the largest of all ranks."""
+    worst: dict[str, float] = {}
+    for notes in world.gather([meter.notes()]):
+        for name, value in notes.items():
+            worst[name] = max(value, worst.get(name, value))
+    return worst
+
+
+def completion_rows(step: int, scored: ScoredGroup, recipe: Recipe, template: Template) -> Iterator[Row]:
     """One row for each completion of a group, with everything that was decided about it."""
     problem = scored.group.prompt.problem
     advantages = group_advantages(scored.rewards, recipe.update.advantage_scale)
@@ -165,7 +187,8 @@ def completion_rows(step: int, scored: ScoredGroup, recipe: Recipe, open_think: 
             "outcome": score.outcome.value,
             "answer": score.answer,
             "advantage": advantage,
-            "opens_think": open_think,
+            "opens_think": template.opens_think,
+            "answer_style": template.answer_style,
         }
 
 

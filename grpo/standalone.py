@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -12,8 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from grpo.config import Recipe, load_recipe
+from data.templates import TEMPLATES, Template
+from grpo.config import Recipe, ScoringSection, load_recipe
 from grpo.errors import UserError
+from grpo.judging import open_scorer
+from grpo.preflight import find_template
+from rewards.checkers import CHECKERS
 from rewards.scorer import Scorer
 from rewards.spec import RewardSpec
 from rewards.types import Response, Score, ScoreRequest
@@ -40,12 +45,14 @@ def evaluate_model(recipe: Recipe, json_file: Path | None) -> None:
         judge = open_judge(recipe, meter)
         stack.callback(judge.close)
         material = prepare(recipe, judge, print, for_training=False)
-        logs = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="grpo-eval-")))
+        logs = Path(tempfile.mkdtemp(prefix="grpo-eval-"))
         engine = open_engine(recipe, material, world, logs)
         stack.callback(engine.close)
         rollouts = Rollouts(engine, LoadedOnce(), material.tokenizer.decode, recipe.run.seed, meter)
         evaluator = open_evaluator(recipe, material, rollouts, judge, world, meter)
         found = evaluator.evaluate(0)
+        # An engine that failed names its log, which then has to be there.
+        shutil.rmtree(logs)
     row = {"step": 0, **found.metrics}
     print("\n".join(evaluation_lines(row, 0)))
     if json_file:
@@ -65,35 +72,25 @@ def score_file(completions: Path, recipe_file: Path | None, out: Path | None) ->
     """Score every row of a JSONL file, in its order; a bad row is named and passed over.
 
     A row has ``completion`` (or ``text``) and ``gold``, and may have ``checker`` (default ``math``), ``question``,
-    ``num_tokens``, ``finish``, ``opens_think``, ``answer_style``, and ``group`` (or ``step`` with ``problem_id``):
-    neighbours with the same one are scored as one group.
+    ``num_tokens``, ``finish``, ``opens_think`` and ``answer_style`` (else the recipe's template says), and ``group``
+    (or ``step`` with ``problem_id``): neighbours with the same one are scored as one group.
     """
     if not completions.is_file():
         raise UserError(f"FILE={completions}: no such file; give a JSONL file of completions")
     recipe = load_recipe(recipe_file) if recipe_file else None
     rows = list(_read(completions))
     with ExitStack() as stack:
-        scorer = stack.enter_context(_scorer(recipe))
+        scorer = stack.enter_context(
+            open_scorer(recipe.rewards, recipe.scoring) if recipe else open_scorer(DEFAULT_REWARDS, ScoringSection())
+        )
         sink = stack.enter_context(out.open("w", encoding="utf-8")) if out else sys.stdout
-        scored = _score(rows, scorer)
+        scored = _score(rows, scorer, find_template(recipe) if recipe else TEMPLATES["chat"])
         for row, score in zip(rows, scored, strict=True):
             print(json.dumps(_result(row, score), ensure_ascii=False), file=sink)
     faults = [row for row in rows if row.fault]
     for row in faults[:20]:
         print(f"row {row.number}: {row.fault}", file=sys.stderr)
     _summarise([score for score in scored if score], len(faults))
-
-
-def _scorer(recipe: Recipe | None) -> Scorer:
-    if recipe is None:
-        return Scorer(DEFAULT_REWARDS, num_workers=2)
-    scoring = recipe.scoring
-    return Scorer(
-        recipe.rewards,
-        num_workers=scoring.workers,
-        deadline_s=scoring.deadline_s,
-        memory_bytes=int(scoring.memory_gib * 2**30),
-    )
 
 
 def _read(file: Path) -> Iterator[_Row]:
@@ -116,10 +113,12 @@ def _fault(fields: Mapping[str, Any]) -> str | None:
         return "completion: missing or not text; name the column completion or text"
     if not isinstance(fields.get("gold"), str):
         return "gold: missing or not text; give the reference answer as a string"
+    if fields.get("checker", "math") not in CHECKERS:
+        return f"checker={fields['checker']!r}: unknown; use one of {', '.join(CHECKERS)}"
     return None
 
 
-def _score(rows: Iterable[_Row], scorer: Scorer) -> list[Score | None]:
+def _score(rows: Iterable[_Row], scorer: Scorer, template: Template) -> list[Score | None]:
     """One score a row, None for rows with a fault."""
     sizes: list[tuple[list[_Row], bool]] = []
     for key, neighbours in itertools.groupby(rows, key=_group_key):
@@ -127,7 +126,7 @@ def _score(rows: Iterable[_Row], scorer: Scorer) -> list[Score | None]:
         fault = group[0].fault
         sizes.append((group, fault is None))
         if fault is None:
-            scorer.submit(_request(group, str(key)))
+            scorer.submit(_request(group, str(key), template))
     scores = iter(scorer.collect())
     return [score for group, usable in sizes for score in (next(scores) if usable else [None] * len(group))]
 
@@ -143,7 +142,7 @@ def _group_key(row: _Row) -> tuple[Any, ...]:
     return ("row", row.number)
 
 
-def _request(group: list[_Row], name: str) -> ScoreRequest:
+def _request(group: list[_Row], name: str, template: Template) -> ScoreRequest:
     first = group[0].fields
     return ScoreRequest(
         id=name,
@@ -151,8 +150,8 @@ def _request(group: list[_Row], name: str) -> ScoreRequest:
         gold=first["gold"],
         checker=first.get("checker", "math"),
         responses=tuple(_response(row.fields) for row in group),
-        opens_think=bool(first.get("opens_think", False)),
-        answer_style=first.get("answer_style", "tags"),
+        opens_think=bool(first.get("opens_think", template.opens_think)),
+        answer_style=first.get("answer_style", template.answer_style),
         columns=first,
         step=int(first.get("step", 0)),
     )

@@ -3,7 +3,7 @@
 A step on one problem with two completions, stage by stage::
 
     Prompt(problem, token_ids=(1, 4093, ...))
-    Group(prompt, (Completion((504, 2), (-0.2, -0.1), "…", "stop"), Completion(...)), version=7)
+    Group(prompt, (Completion((504, 2), (-0.2, -0.1), "…", "stop"), Completion(...)), version=7, position=0)
     ScoredGroup(group, (Score(1.0, {"correctness": 1.0}, Outcome.CORRECT, "71"), Score(...)))
     Batch(micro_batches=((PromptTree(prompt_ids, (Branch(...), Branch(...))),),), denominator=4.0)
 """
@@ -16,7 +16,7 @@ from typing import Literal
 from data.problem import Problem
 from rewards.types import Score
 
-Finish = Literal["stop", "length", "abort"]
+Finish = Literal["stop", "length"]
 
 
 @dataclass(frozen=True)
@@ -39,11 +39,15 @@ class Completion:
 
 @dataclass(frozen=True)
 class Group:
-    """All completions of one prompt, written by the policy of step `version`."""
+    """All completions of one prompt, written by the policy of step `version`.
+
+    `position` is the prompt's in what was asked: groups are finished in any order.
+    """
 
     prompt: Prompt
     completions: tuple[Completion, ...]
     version: int
+    position: int
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,13 @@
-"""The two ways in which a gold and an answer can fail to be comparable, and how errors name their place."""
+"""What goes wrong on purpose in this package, and how errors name their place."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+
+
+class PoolError(RuntimeError):
+    """The worker pool cannot go on: its workers do not start, it was closed, or its driver failed."""
 
 
 class UnusableGoldError(ValueError):

@@ -24,6 +24,7 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
 from typing import Any, Literal, Self
 
+from rewards.errors import PoolError
 from rewards.process import Child, ChildDiedError
 from rewards.worker import Call, SetUp
 
@@ -31,10 +32,6 @@ _START_UP_S = 120.0
 _PIPE_TIMEOUT_S = 5.0
 _MAX_MESSAGE_BYTES = 1 << 20
 _MAX_FAILED_STARTS = 3
-
-
-class PoolError(RuntimeError):
-    """The pool cannot go on: its workers do not start, it was closed, or its driver failed."""
 
 
 @dataclass(frozen=True)

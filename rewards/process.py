@@ -86,13 +86,14 @@ class Child:
 
     def kill(self) -> None:
         """End the process and everything it started, now. Safe to call twice."""
+        if self._held < 0:
+            return
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
         self._process.wait()
         self.connection.close()
-        if self._held >= 0:
-            os.close(self._held)
-            self._held = -1
+        os.close(self._held)
+        self._held = -1
 
     def _death(self) -> ChildDiedError:
         with contextlib.suppress(subprocess.TimeoutExpired):

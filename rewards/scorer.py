@@ -9,10 +9,11 @@ from typing import Self
 
 from rewards.checkers import find_checker
 from rewards.correctness import correctness_reward
+from rewards.errors import PoolError
 from rewards.extract import Extracted, extract
 from rewards.length import length_reward, overlong_reward
 from rewards.options import CorrectnessOptions, FormatOptions, LanguageOptions, LengthOptions, OverlongOptions
-from rewards.pool import CallResult, PoolError, WorkerPool
+from rewards.pool import CallResult, WorkerPool
 from rewards.spec import RewardSpec
 from rewards.types import Outcome, Score, ScoreRequest
 from rewards.worker import Call, SetUp

@@ -19,7 +19,7 @@ class Draw:
     num_completions: int
     sampling: Sampling
     name: str
-    """Part of every seed beside the run's seed, the problem and the index: ``step 12``, ``eval 40``."""
+    """Part of every seed beside the run's seed, the problem and the index: ``step 12``, ``eval gsm8k``."""
 
 
 class Rollouts:
@@ -51,10 +51,7 @@ class Rollouts:
         with self._meter.phase("generate"):
             for number, written in self.engine.generate(requests, draw.sampling):
                 completions = tuple(self._completion(one, draw.sampling) for one in written)
-                yield Group(prompts[number], completions, self._sync.version)
-
-    def close(self) -> None:
-        self.engine.close()
+                yield Group(prompts[number], completions, self._sync.version, number)
 
     def _seeds(self, prompt: Prompt, repeat: int, draw: Draw) -> tuple[int, ...]:
         """They depend on what is asked, not on which rank asks it or beside what."""

@@ -9,19 +9,26 @@ An engine that keeps any stale part (a packed copy of tied embeddings, say) fail
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
+import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
-from grpo.errors import SyncError
+import psutil
+
+from grpo.errors import SyncError, UserError
 from grpo.rollout.engine import Engine
 
 PROBE_PROMPTS = 4
 PROBE_TOKENS = 128
 """The probe: so many prompts of the training set, and so many tokens of each at most."""
+_FOLDER_PREFIX = "grpo-weights-"
+ORPHAN_AGE_S = 600.0
+ROOM_FACTOR = 1.2
 REHEARSAL_MARGIN = 3.0
 """The rehearsal's perturbation must move the probe by at least this many tolerances, or it proves nothing."""
 
@@ -41,6 +48,9 @@ class SyncedPolicy(Protocol):
     """What the sync needs of the trainer's side."""
 
     version: int
+
+    @property
+    def export_bytes(self) -> int: ...
 
     def logprobs(self, token_ids: Sequence[Sequence[int]]) -> list[list[float]]: ...
 
@@ -90,7 +100,7 @@ class WeightSync:
             self._prove(perturbed, "the rehearsal with perturbed weights")
 
     def _load(self) -> None:
-        folder = Path(tempfile.mkdtemp(prefix="grpo-weights-", dir=shared_memory()))
+        folder = transfer_folder(self._policy.export_bytes)
         try:
             self._policy.export(folder)
             self._engine.load(folder)
@@ -124,7 +134,28 @@ def mean_gap(ours: Sequence[Sequence[float]], theirs: Sequence[Sequence[float]])
     return sum(gaps) / len(gaps)
 
 
-def shared_memory() -> Path:
-    """Where weights pass through without touching a disk, if there is such a place."""
-    memory = Path("/dev/shm")
-    return memory if memory.is_dir() else Path(tempfile.gettempdir())
+def _is_orphan(folder: Path) -> bool:
+    """Nobody's any more: its writer is gone and, as other containers' processes cannot be seen, long so."""
+    writer = int(folder.name.removeprefix(_FOLDER_PREFIX).split("-")[0])
+    try:
+        return not psutil.pid_exists(writer) and time.time() - folder.stat().st_mtime > ORPHAN_AGE_S
+    except OSError:
+        return False
+
+
+def transfer_folder(needed_bytes: int) -> Path:
+    """A new folder for weights on their way: in shared memory where they fit, else where temporary files go.
+
+    Folders of processes that were killed while they wrote are removed first. Raises UserError where nothing has room.
+    """
+    places = [place for place in (Path("/dev/shm"), Path(tempfile.gettempdir())) if place.is_dir()]
+    for place in places:
+        for left in place.glob(f"{_FOLDER_PREFIX}*-*"):
+            if _is_orphan(left):
+                shutil.rmtree(left, ignore_errors=True)
+        if shutil.disk_usage(place).free > ROOM_FACTOR * needed_bytes:
+            return Path(tempfile.mkdtemp(prefix=f"{_FOLDER_PREFIX}{os.getpid()}-", dir=place))
+    raise UserError(
+        f"weight sync: {needed_bytes / 2**30:.2f} GiB of weights fit none of {', '.join(map(str, places))}; free "
+        "some room, give the container more shared memory, or set TMPDIR"
+    )

@@ -15,12 +15,24 @@ from grpo.rollout.engine import Request, Sampling, Written
 from rewards.process import Child, ChildDiedError, ChildTimeoutError
 
 SERVER = "grpo.rollout.vllm_server"
+_RANK_VARIABLES = (
+    "RANK",
+    "LOCAL_RANK",
+    "GROUP_RANK",
+    "ROLE_RANK",
+    "WORLD_SIZE",
+    "LOCAL_WORLD_SIZE",
+    "GROUP_WORLD_SIZE",
+    "ROLE_WORLD_SIZE",
+    "MASTER_ADDR",
+    "MASTER_PORT",
+)
 START_LIMIT_S = 900.0
 """Compilation and CUDA graphs of a large model take minutes; a start that takes longer than this has hung."""
 
 
 class VllmEngine:
-    """The trainer's side. Every wait is bounded by `timeout_s`, and a reply of another kind is an error."""
+    """The trainer's side. Every answer is waited for `timeout_s` at most, and one of another kind is an error."""
 
     def __init__(
         self,
@@ -90,7 +102,6 @@ def engine_arguments(folder: Path, settings: RolloutSection, max_model_len: int,
         "dtype": settings.dtype,
         "max_model_len": max_model_len,
         "max_num_seqs": settings.max_parallel,
-        # Never split a prompt: a per-request seed does not survive chunked prefill on CPU.
         "max_num_batched_tokens": max(8192, 2 * max_model_len),
         # The sampler's own log-probs, temperature applied.
         "logprobs_mode": "processed_logprobs",
@@ -102,7 +113,11 @@ def engine_arguments(folder: Path, settings: RolloutSection, max_model_len: int,
     }
     if cuda:
         return arguments | {"gpu_memory_utilization": settings.gpu_memory_frac}
-    return arguments | {"kv_cache_memory_bytes": int(settings.cpu_kv_cache_gib * 2**30)}
+    # A request with a seed of its own does not survive having its prompt split on CPU: the engine crashes.
+    return arguments | {
+        "enable_chunked_prefill": False,
+        "kv_cache_memory_bytes": int(settings.cpu_kv_cache_gib * 2**30),
+    }
 
 
 def _environment(device: torch.device) -> dict[str, str | None]:
@@ -113,7 +128,7 @@ def _environment(device: torch.device) -> dict[str, str | None]:
         "TOKENIZERS_PARALLELISM": "false",
     }
     # The engine is a world of its own, not one of torchrun's ranks.
-    shared |= dict.fromkeys(("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"))
+    shared |= dict.fromkeys(name for name in os.environ if name in _RANK_VARIABLES or name.startswith("TORCHELASTIC_"))
     if device.type == "cuda":
         return shared | {"CUDA_VISIBLE_DEVICES": _visible_devices(device.index)}
     # Trainer and engine take turns on the same cores: use all of them, and do not spin while the other works.

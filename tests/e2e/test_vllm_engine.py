@@ -96,6 +96,13 @@ def test_finish_tells_stop_from_length(engine: VllmEngine) -> None:
         assert len(written.logps) == len(written.token_ids)
 
 
+def test_more_prompt_tokens_than_one_round_takes_do_not_split_a_prompt(engine: VllmEngine) -> None:
+    """On CPU a request with a seed does not survive having its prompt split: 90 of 100 tokens are over 8,192."""
+    requests = [Request((number + 2, *range(2, 97), 5, 6, 7, 8), (number,)) for number in range(90)]
+    groups = dict(engine.generate(requests, Sampling(1.0, max_new_tokens=4, end_ids=(0,))))
+    assert sorted(groups) == list(range(90))
+
+
 def test_an_engine_follows_perturbed_weights_and_the_way_back(engine: VllmEngine, tiny_model: Path) -> None:
     policy = policy_of(tiny_model)
     sync = WeightSync(engine, policy, PROMPTS, tolerance=SETTINGS.sync_tolerance)

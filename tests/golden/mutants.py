@@ -112,14 +112,14 @@ MUTANTS = (
     _mutant(
         "sampler as old policy",
         "policy",
-        "old_logps = logps.detach()",
-        "old_logps = packed.sampler_logps",
+        "proximal_logps = logps.detach()",
+        "proximal_logps = packed.sampler_logps",
         "policy_update",
     ),
     _mutant(
         "old policy forgotten",
         "policy",
-        "self._accumulate(packed, old_logps[index],",
+        "self._accumulate(packed, proximal_logps[index],",
         "self._accumulate(packed, None,",
         "policy_update",
     ),

@@ -28,7 +28,7 @@ def scored_group(prompt_length: int, *rewarded: tuple[int, float]) -> ScoredGrou
         ids = tuple(next(NUMBERS) for _ in range(length))
         completions.append(Completion(ids, tuple(-0.01 * one for one in range(length)), "", "stop"))
     scores = tuple(Score(reward, {"correctness": reward}, Outcome.WRONG, None) for _, reward in rewarded)
-    return ScoredGroup(Group(prompt, tuple(completions), 0), scores)
+    return ScoredGroup(Group(prompt, tuple(completions), version=0, position=0), scores)
 
 
 def two_groups() -> list[ScoredGroup]:

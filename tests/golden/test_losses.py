@@ -33,8 +33,10 @@ CASES = [
 def evaluate(ratio: float, advantage: float, low: float = LOW, high: float = HIGH) -> tuple[Tensor, Tensor, Tensor]:
     """Objective, gradient by policy_logp and flag of one token, in float64."""
     policy_logp = torch.tensor([math.log(ratio) - 1.7], dtype=torch.float64, requires_grad=True)
-    old_logp = torch.tensor([-1.7], dtype=torch.float64)
-    loss, clipped = clipped_objective(policy_logp, old_logp, torch.tensor([advantage], dtype=torch.float64), low, high)
+    proximal_logp = torch.tensor([-1.7], dtype=torch.float64)
+    loss, clipped = clipped_objective(
+        policy_logp, proximal_logp, torch.tensor([advantage], dtype=torch.float64), low, high
+    )
     loss.sum().backward()
     assert policy_logp.grad is not None
     return loss.detach(), policy_logp.grad, clipped

@@ -35,7 +35,7 @@ def one(
 def scored(*rows: tuple[Completion, Score]) -> ScoredGroup:
     prompt = Prompt(Problem("toy/train/0", "?", "1", "integer", "toy", 0), (3, 4))
     completions, scores = zip(*rows, strict=True)
-    return ScoredGroup(Group(prompt, completions, 0), scores)
+    return ScoredGroup(Group(prompt, completions, version=0, position=0), scores)
 
 
 def step_of_two_groups() -> list[ScoredGroup]:
@@ -134,6 +134,7 @@ def test_eval_metrics_by_hand() -> None:
             "eval/toy/format_frac": 6 / 8,
             "eval/toy/length_tokens": 3.0,
             "eval/toy/num_problems": 2.0,
+            "eval/toy/failed_frac": 0.0,
         },
         abs=1e-9,
     )
@@ -141,15 +142,15 @@ def test_eval_metrics_by_hand() -> None:
 
 def test_one_completion_a_problem_has_accuracy_alone() -> None:
     row = eval_metrics("toy", [scored(one(3, 1.0, CORRECT, answer="7")), scored(one(5, 0.0, WRONG))])
-    names = {"accuracy", "accuracy_low", "accuracy_high", "length_tokens", "num_problems"}
+    names = {"accuracy", "accuracy_low", "accuracy_high", "length_tokens", "num_problems", "failed_frac"}
     assert row.keys() == {f"eval/toy/{name}" for name in names}
     assert row["eval/toy/accuracy"] == 0.5
 
 
-def test_powers_of_two_up_to_k() -> None:
+def test_powers_of_two_below_k_and_k_itself() -> None:
     six = scored(*(one(1, 0.0, WRONG, answer=str(number)) for number in range(6)))
     found = {name for name in eval_metrics("toy", [six]) if "_at_" in name}
-    assert found == {"eval/toy/pass_at_2", "eval/toy/pass_at_4", "eval/toy/maj_at_6"}
+    assert found == {"eval/toy/pass_at_2", "eval/toy/pass_at_4", "eval/toy/pass_at_6", "eval/toy/maj_at_6"}
 
 
 def tally_of_three() -> Tally:

@@ -297,7 +297,7 @@ def test_two_passes_by_hand(tiny_model: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("schedule", "warmup", "expected"),
+    ("schedule", "warmup", "expected"),  # in tenths
     [
         ("constant", 0, [8.0] * 10),
         ("constant", 4, [2, 4, 6, 8, 8, 8, 8, 8, 8, 8]),
@@ -309,15 +309,15 @@ def test_two_passes_by_hand(tiny_model: Path, tmp_path: Path) -> None:
     ],
 )
 def test_learning_rate(schedule: str, warmup: int, expected: list[float]) -> None:
-    settings = UpdateSection(lr=8.0, schedule=schedule, warmup_steps=warmup)  # type: ignore[arg-type]
-    assert [learning_rate(settings, step, 10) for step in range(10)] == pytest.approx(expected, abs=1e-9)
+    settings = UpdateSection(lr=0.8, schedule=schedule, warmup_steps=warmup)  # type: ignore[arg-type]
+    assert [10 * learning_rate(settings, step, 10) for step in range(10)] == pytest.approx(expected, abs=1e-9)
 
 
 def test_cosine_at_a_quarter_and_half() -> None:
-    settings = UpdateSection(lr=8.0, schedule="cosine")
+    settings = UpdateSection(lr=0.8, schedule="cosine")
     # cos(pi/4) = 0.707107, cos(pi/2) = 0.
-    assert learning_rate(settings, 2, 8) == pytest.approx(4 * 1.707107, abs=1e-5)
-    assert learning_rate(settings, 4, 8) == pytest.approx(4, abs=1e-9)
+    assert learning_rate(settings, 2, 8) == pytest.approx(0.4 * 1.707107, abs=1e-6)
+    assert learning_rate(settings, 4, 8) == pytest.approx(0.4, abs=1e-9)
 
 
 def test_the_rate_of_each_update_is_the_schedules(tiny_model: Path) -> None:

@@ -14,6 +14,7 @@ from toy import toy_recipe
 
 from grpo.cli import EXIT_USER_ERROR, main
 from grpo.config import parse_recipe
+from grpo.errors import EngineError
 from grpo.folder import RunFolder
 
 Refused = Callable[..., str]
@@ -199,3 +200,59 @@ class TestRunFolders:
         with RunFolder(folder, longer):
             pass
         assert (folder / "metrics.jsonl").read_text() == '{"step": 0}\n'
+
+    def test_a_users_files_are_never_taken_for_a_runs(self, tmp_path: Path, tiny_model: Path, capsys: Any) -> None:
+        (tmp_path / "project").mkdir()
+        (tmp_path / "project" / "recipe.yaml").write_text("# mine\n")
+        (tmp_path / "project" / "thesis.tex").write_text("x")
+        message = self.refuse(tmp_path / "project", toy_recipe(tiny_model, tmp_path / "project"), capsys)
+        assert "holds files but no run" in message
+
+    def test_what_a_kill_left_of_a_beginning_is_no_obstacle(self, tmp_path: Path, tiny_model: Path) -> None:
+        (tmp_path / "run" / "logs").mkdir(parents=True)
+        (tmp_path / "run" / "lock").touch()
+        (tmp_path / "run" / ".recipe.yaml.writing").touch()
+        with RunFolder(tmp_path / "run", parse_recipe(toy_recipe(tiny_model, tmp_path / "run"), "toy")):
+            assert (tmp_path / "run" / "recipe.yaml").exists()
+
+    def test_a_failed_start_leaves_only_what_the_engine_said(self, tmp_path: Path, tiny_model: Path) -> None:
+        recipe = parse_recipe(toy_recipe(tiny_model, tmp_path / "run"), "toy")
+        folder = RunFolder(tmp_path / "run", recipe)
+        folder.__enter__()
+        (folder.path / "logs" / "engine_0.log").write_text("out of memory")
+        folder.__exit__(EngineError, EngineError("no engine"), None)
+        assert [file.name for file in (tmp_path / "run").rglob("*") if file.is_file()] == ["engine_0.log"]
+
+    def test_fewer_steps_under_a_decaying_rate_are_another_run(
+        self, tmp_path: Path, tiny_model: Path, capsys: Any
+    ) -> None:
+        recipe = toy_recipe(tiny_model, tmp_path / "run", update={"schedule": "linear"})
+        with RunFolder(tmp_path / "run", parse_recipe(recipe, "toy")) as folder:
+            folder.append("metrics.jsonl", [{"step": 0}])
+        recipe["run"]["steps"] = 9
+        assert "differs in run.steps" in self.refuse(tmp_path / "run", recipe, capsys)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("data.train.checker=integers", "integer"),
+        ("update.betas=[0.9, 1.5]", "update.betas.1=1.5: input should be less than 1"),
+        ("run.seed=-1", "run.seed=-1: input should be greater than or equal to 0"),
+        ("rollout.stop=['']", "rollout.stop.0='': "),
+        ("model.path=runs/my model", "model.path=runs/my model: no such folder"),
+    ],
+)
+def test_values_that_would_only_fail_later(refused: Refused, override: str, message: str) -> None:
+    assert message in refused(override)
+
+
+def test_a_place_where_nothing_can_be_written(refused: Refused) -> None:
+    assert "/proc/nowhere" in refused("run.dir=/proc/nowhere")
+
+
+def test_a_weights_file_that_is_cut_short(refused: Refused, tmp_path: Path, tiny_model: Path) -> None:
+    shutil.copytree(tiny_model, tmp_path / "short")
+    weights = tmp_path / "short" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    assert "not a whole safetensors file" in refused(model=tmp_path / "short")

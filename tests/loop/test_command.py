@@ -59,10 +59,11 @@ def test_score_keeps_the_order_and_names_bad_rows(tmp_path: Path) -> None:
     assert "4 completions, mean reward 0.5000: correct 2, wrong 1, no_answer 1; 2 bad rows" in output
 
 
-def test_score_takes_its_rewards_from_a_recipe(tmp_path: Path, tiny_model: Path) -> None:
+def test_score_takes_rewards_and_template_from_a_recipe(tmp_path: Path, tiny_model: Path) -> None:
+    """The toy's template asks for a box, so that a box is the right form."""
     recipe = toy_recipe(tiny_model, tmp_path / "run", rewards=[{"name": "format", "weight": 3.0}])
     file = tmp_path / "rows.jsonl"
-    file.write_text(json.dumps(ROWS[0]) + "\n")
+    file.write_text(json.dumps({"completion": "It is \\boxed{4}.", "gold": "4"}) + "\n")
     code, output = run_grpo("score", str(file), "--recipe", write_recipe(tmp_path / "recipe.yaml", recipe))
     assert code == 0, output
     assert json.loads(output.splitlines()[0])["reward"] == 3.0

@@ -124,6 +124,7 @@ class ScriptedPolicy:
 
     def __init__(self, logps: list[list[float]], shift: float) -> None:
         self.version = 0
+        self.export_bytes = 0
         self._logps = logps
         self._shift = shift
         self._moved = 0.0

@@ -12,7 +12,8 @@ import psutil
 import pytest
 from scoring import request, tagged
 
-from rewards.pool import PoolError, WorkerPool
+from rewards.errors import PoolError
+from rewards.pool import WorkerPool
 from rewards.scorer import Scorer
 from rewards.spec import RewardSpec
 from rewards.types import Outcome

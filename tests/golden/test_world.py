@@ -1,0 +1,287 @@
+"""Two ranks against one: what they add and collect, and the update that they make together."""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+import os
+import socket
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from data.problem import Problem
+from grpo.batch import make_batch
+from grpo.config import ModelSection, RolloutSection, UpdateSection
+from grpo.meter import Meter
+from grpo.policy import Policy, PolicySettings
+from grpo.types import Batch, Branch, Completion, Group, Prompt, PromptTree, ScoredGroup
+from grpo.world import DistributedWorld, SoleWorld, World, join_world, replicas_agree
+from rewards.types import Outcome, Score
+
+END = 0
+MAX_NEW_TOKENS = 8
+DEADLINE_S = 60
+
+SLOW_IMPORTS = ["torch", "torch.distributed", "transformers.models.llama.modeling_llama"]
+"""Imported once, by the server that forks the ranks."""
+
+Job = Callable[..., Any]
+
+
+def on_two_ranks(folder: Path, job: Job, *arguments: object) -> list[Any]:
+    """What `job(world, *arguments)` returns on either rank, each a process of its own."""
+    folder.mkdir()
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(SLOW_IMPORTS)
+    port = free_port()
+    ranks = [context.Process(target=be_rank, args=(rank, port, folder, job, arguments)) for rank in range(2)]
+    for process in ranks:
+        process.start()
+    deadline = time.monotonic() + DEADLINE_S
+    for process in ranks:
+        process.join(max(0.0, deadline - time.monotonic()))
+    codes = [process.exitcode for process in ranks]
+    for process in ranks:
+        process.kill()
+        process.join()
+    assert codes == [0, 0], f"exit codes of the ranks (None: still at work after {DEADLINE_S} s)"
+    return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(2)]
+
+
+def be_rank(rank: int, port: int, folder: Path, job: Job, arguments: Sequence[object]) -> None:
+    torch.set_num_threads(1)
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    world = join_world("cpu")
+    assert isinstance(world, DistributedWorld)
+    torch.save(job(world, *arguments), folder / f"{rank}.pt")
+    world.close()
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port: int = one.getsockname()[1]
+        return port
+
+
+# Adding and collecting
+
+
+def add_and_collect(world: World, folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = {"rank": world.rank, "size": world.size}
+    found["sum"] = world.sum([[1.0, 0.5, -3.0], [2.0**-40, 0.25, 3.0]][world.rank])
+    found["sum of nothing"] = world.sum([])
+    found["max"] = [world.max(world.rank), world.max(-7 - world.rank), world.max(0)]
+    found["share"] = world.share("abcdefg")
+    found["gathered"] = [world.gather(world.share(list(range(length)))) for length in range(6)]
+    found["kept"] = world.gather(["a", None] if world.rank == 0 else [("b", {"c": 1.5})])
+    found["agree"] = [replicas_agree(world, 0.1), replicas_agree(world, [0.1, math.nextafter(0.1, 1)][world.rank])]
+
+    both, one, neither = (torch.nn.Parameter(torch.full(shape, 9.0)) for shape in ((2, 2), (3,), (1,)))
+    both.grad = torch.tensor([[[1.0, 2.0], [3.0, 4.0]], [[10.0, 20.0], [30.0, -4.0]]][world.rank])
+    if world.rank == 1:
+        one.grad = torch.tensor([0.5, -0.5, 7.0])
+    world.sum_gradients([both, one, neither])
+    found["gradients"] = [parameter.grad.tolist() for parameter in (both, one, neither)]  # type: ignore[union-attr]
+    found["weights"] = [parameter.tolist() for parameter in (both, one, neither)]
+
+    if world.rank == 0:
+        time.sleep(0.3)
+        (folder / "late").touch()
+    world.barrier()
+    found["waited"] = (folder / "late").exists()
+    return found
+
+
+def test_what_ranks_add_and_collect(tmp_path: Path) -> None:
+    first, second = on_two_ranks(tmp_path / "ranks", add_and_collect, tmp_path)
+    assert (first.pop("rank"), second.pop("rank")) == (0, 1)
+    # Every second item, from the rank's own number on.
+    assert (first.pop("share"), second.pop("share")) == (["a", "c", "e", "g"], ["b", "d", "f"])
+    assert first == second
+    assert first == {
+        "size": 2,
+        "sum": [1 + 2.0**-40, 0.75, 0.0],  # exact, so that it was not added in fp32
+        "sum of nothing": [],
+        "max": [1, -7, 0],
+        "gathered": [list(range(length)) for length in range(6)],
+        "kept": ["a", ("b", {"c": 1.5}), None],
+        "agree": [True, False],  # the next number after 0.1 is another number
+        # 1 + 10, 2 + 20, 3 + 30, 4 - 4; a gradient that one rank lacks is the other's; one that both lack is zero.
+        "gradients": [[[11.0, 22.0], [33.0, 0.0]], [0.5, -0.5, 7.0], [0.0]],
+        "weights": [[[9.0, 9.0], [9.0, 9.0]], [9.0, 9.0, 9.0], [9.0]],
+        "waited": True,
+    }
+
+
+# One update, made together
+
+
+def scored(prompt: Sequence[int], *rewarded: tuple[Sequence[int], float]) -> ScoredGroup:
+    """A group from each completion's ids and reward; the sampler's log-probs are made up."""
+    problem = Problem("toy/train/0", "?", "1", "integer", "toy", 0)
+    completions = tuple(Completion(tuple(ids), (-1.5,) * len(ids), "", "stop") for ids, _ in rewarded)
+    scores = tuple(Score(reward, {}, Outcome.WRONG, None) for _, reward in rewarded)
+    group = Group(Prompt(problem, tuple(prompt)), completions, version=0, position=0)
+    return ScoredGroup(group, scores)
+
+
+DEAD = scored((25, 26), ((50, 51, END), 0.1), ((52, END), 0.1))
+UNEQUAL = (
+    scored((20, 21, 22), ((30, 31, 37, 38, END), 1.0), ((32,), 0.0), ((33, 34, 35, 36, 39, 40), 0.25)),
+    scored((23,), ((40, END), 0.0), ((41, END), 2.0)),
+    scored((24, 25), ((42, 43, 44, 45, 46, END), 0.0), ((47, 48, 49, END), 0.3)),
+    DEAD,
+    scored((27, 28), ((60, 61, 62, END), 1.0), ((63, 64, 65, 66, END), 0.0)),
+)
+"""Rank 0 has the first, third and fifth: four micro-batches of at most 12 tokens. Rank 1 has one."""
+
+ONE_RANK_IDLE = (UNEQUAL[0], DEAD, UNEQUAL[2], DEAD)
+"""Rank 1 has nothing to learn from, but counts."""
+
+STEPS: dict[str, tuple[ScoredGroup, ...]] = {"unequal": UNEQUAL, "one rank idle": ONE_RANK_IDLE}
+
+CHANGES: dict[str, dict[str, object]] = {
+    "token": {},
+    "sequence": {"normalise": "sequence", "advantage_scale": "none"},
+    "constant": {"normalise": "constant"},
+    "two passes": {"inner_epochs": 2},
+    "held norm": {"max_grad_norm": 0.05, "weight_decay": 0.5},
+    "kl": {"kl_weight": 0.2},
+}
+
+
+def make_policy(world: World, folder: Path, changes: dict[str, object]) -> Policy:
+    """The rate is small, because AdamW divides a gradient near zero by its own size, and so blows its rounding up."""
+    settings = PolicySettings(
+        ModelSection(path=str(folder), compute="fp32"),
+        UpdateSection(**({"lr": 5e-6, "max_grad_norm": 1e6, "tokens_per_micro_batch": 12} | changes)),  # type: ignore[arg-type]
+        RolloutSection(prompts_per_step=4, group_size=2, max_new_tokens=MAX_NEW_TOKENS, dtype="float32"),
+        steps=10,
+    )
+    return Policy(folder, settings, world, Meter())
+
+
+def batch_of(world: World, policy: Policy, groups: Sequence[ScoredGroup]) -> Batch:
+    return make_batch(world.share(groups), policy._settings.update, MAX_NEW_TOKENS)
+
+
+def train(world: World, folder: Path, changes: dict[str, object], steps: Sequence[tuple[ScoredGroup, ...]]) -> Any:
+    """Gradients as the optimiser gets them at the first step, metrics of each step, and the weights after all."""
+    policy = make_policy(world, folder, changes)
+    gradients: list[torch.Tensor] = []
+    policy._optimiser.register_step_pre_hook(
+        lambda *_: gradients.extend(parameter.grad.clone() for parameter in policy._model.parameters())  # type: ignore[misc]
+    )
+    rows, sizes = [], []
+    for groups in steps:
+        batch = batch_of(world, policy, groups)
+        sizes.append(len(batch.micro_batches))
+        rows.append(policy.update(batch))
+    first = gradients[: len(list(policy._model.parameters()))]
+    return {"sizes": sizes, "gradients": first, "rows": rows, "weights": weights_of(policy)}
+
+
+def train_all(world: World, folder: Path) -> dict[tuple[str, str], Any]:
+    return {
+        (change, step): train(world, folder, changes, [groups] * 2)
+        for change, changes in CHANGES.items()
+        for step, groups in STEPS.items()
+    }
+
+
+def weights_of(policy: Policy) -> dict[str, torch.Tensor]:
+    return {name: value.detach().clone() for name, value in policy.state_dict()["model"].items()}
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any, Any]:
+    """The same training by one rank, and by two."""
+    alone = train_all(SoleWorld(torch.device("cpu")), tiny_model)
+    together = on_two_ranks(tmp_path_factory.mktemp("update") / "ranks", train_all, tiny_model)
+    return alone, together[0], together[1]
+
+
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("change", CHANGES)
+def test_two_ranks_learn_what_one_does(trained: tuple[Any, Any, Any], change: str, step: str) -> None:
+    alone, first, second = (each[change, step] for each in trained)
+    assert first["rows"] == second["rows"]
+    for one, other in zip(first["rows"], alone["rows"], strict=True):
+        assert one == pytest.approx(other, abs=1e-6)
+    for one, other in zip(first["gradients"], alone["gradients"], strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-6)
+    for name, value in alone["weights"].items():
+        assert torch.equal(first["weights"][name], second["weights"][name])
+        torch.testing.assert_close(first["weights"][name], value, rtol=0, atol=1e-6)
+
+
+def test_the_ranks_had_unequal_work(trained: tuple[Any, Any, Any]) -> None:
+    """Without this the tests above would prove less than they say."""
+    _, first, second = trained
+    assert first["token", "unequal"]["sizes"] == [4, 4]
+    assert second["token", "unequal"]["sizes"] == [1, 1]
+    assert second["token", "one rank idle"]["sizes"] == [0, 0]
+    # With a KL term the dead groups have work to do too.
+    assert second["kl", "one rank idle"]["sizes"] == [2, 2]
+
+
+# Steps that no rank makes
+
+
+def meet_infinity(world: World, folder: Path) -> dict[str, Any]:
+    """A step, one on which rank 1 alone has a gradient that is not finite, and one without a signal anywhere."""
+    policy = make_policy(world, folder, {"weight_decay": 0.5})
+    policy.update(batch_of(world, policy, UNEQUAL))
+    before = weights_of(policy)
+    weight = math.inf if world.rank == 1 else 1.0
+    tree = PromptTree((20, 21), (Branch((30, 31), (-1.0, -1.0), 1.0, weight), Branch((32,), (-1.0,), -1.0, 1.0)))
+    bad = policy.update(Batch(((tree,),), 3.0))
+    idle = policy.update(batch_of(world, policy, (DEAD, DEAD)))
+    unmoved = all(torch.equal(value, before[name]) for name, value in weights_of(policy).items())
+    bad_steps = policy.state_dict()["bad_steps"]
+    good = policy.update(batch_of(world, policy, UNEQUAL))
+    return {
+        "skipped": [row["update/skipped"] for row in (bad, idle, good)],
+        "norms are finite": [math.isfinite(row["update/grad_norm"]) for row in (bad, idle, good)],
+        "unmoved": unmoved,
+        "bad steps": bad_steps,
+        "weights": weights_of(policy),
+    }
+
+
+def test_one_ranks_bad_gradient_is_skipped_by_all(tiny_model: Path, tmp_path: Path) -> None:
+    first, second = on_two_ranks(tmp_path / "ranks", meet_infinity, tiny_model)
+    weights = first.pop("weights"), second.pop("weights")
+    assert first == second
+    assert first == {
+        "skipped": [1.0, 0.0, 0.0],
+        "norms are finite": [False, True, True],
+        "unmoved": True,
+        "bad steps": 1,
+    }
+    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+    assert all(value.isfinite().all() for value in weights[0].values())
+
+
+# The environment decides
+
+
+def test_a_process_alone_is_a_world(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    world = join_world("cpu")
+    assert isinstance(world, SoleWorld)
+    assert (world.rank, world.size, world.device.type) == (0, 1, "cpu")
+    assert world.sum([1.5, -2.0]) == [1.5, -2.0]
+    assert world.max(3) == 3
+    assert world.gather(world.share([4, 5, 6])) == [4, 5, 6]
+    parameter = torch.nn.Parameter(torch.ones(2))
+    parameter.grad = torch.tensor([1.0, 2.0])
+    world.sum_gradients([parameter])
+    assert parameter.grad.tolist() == [1.0, 2.0]
+    assert replicas_agree(world, 0.3)
