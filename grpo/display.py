@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
-from grpo.report.evaluations import source_changes
+from grpo.report.evaluations import Interval, source_changes
 from grpo.report.panels import part_names
 from grpo.report.read import number
 from grpo.report.scale import shown, signed
@@ -228,12 +228,25 @@ def summary_lines(rows: Sequence[Row]) -> list[str]:
     """A small table for each source: metric, first evaluation, last evaluation, change."""
     lines: list[str] = []
     for change in source_changes(rows):
-        lines.append(f"{change.source:<18}{'before':>10}{'after':>10}{'change':>15}")
+        lines.append(_table_line(change.source, "before", "after", "change"))
         for one in change.changes:
             before = "-" if one.before is None else shown(one.before, one.is_share)
             delta = "-" if one.before is None else signed(one.after - one.before, one.is_share)
-            lines.append(f"  {one.label:<16}{before:>10}{shown(one.after, one.is_share):>10}{delta:>15}")
+            lines.append(_table_line(f"  {one.label}", before, shown(one.after, one.is_share), delta))
+            if one.metric == "accuracy":
+                ends = (change.accuracy[0], change.accuracy[-1])
+                lines.append(_table_line("    95% interval", *(_bounds(interval) for interval in ends)))
     return lines
+
+
+def _table_line(label: str, before: str, after: str, change: str = "") -> str:
+    return f"{label:<20}{before:>15}{after:>15}{change:>15}".rstrip()
+
+
+def _bounds(interval: Interval) -> str:
+    if interval.low is None or interval.high is None:
+        return "-"
+    return f"{100 * interval.low:.1f} to {100 * interval.high:.1f}"
 
 
 def completion_lines(step: int, row: Row) -> list[str]:

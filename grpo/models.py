@@ -70,13 +70,28 @@ def context_length(folder: Path) -> int | None:
     return length
 
 
-def check_supported(folder: Path, max_tokens: int) -> None:
+_ATTENTION = {"full_attention", "sliding_attention"}
+
+
+def check_supported(folder: Path, max_tokens: int, *, gradient_checkpointing: bool = False) -> None:
     """Refuse models whose log-probs the trainer would get wrong on sequences of up to `max_tokens` tokens.
 
-    The trainer gives every layer the mask of the whole prompt tree, which has no sliding window in it, and applies the
-    output head itself, without what some models do to its logits.
+    The trainer gives every layer the mask of the whole prompt tree, which has no sliding window in it and which
+    recurrent layers do not heed, and applies the output head itself, without what some models do to its logits. The
+    first weight sync would find most of these too; here they are found before the model is loaded.
     """
     config = model_config(folder)
+    if strange := set(config.get("layer_types") or ()) - _ATTENTION:
+        raise UserError(
+            f"model.path={folder}: layers of the kind {', '.join(sorted(strange))}, which would see from one "
+            "completion into another; choose a model with attention in every layer"
+        )
+    dropouts = {name: value for name, value in config.items() if name.endswith(("dropout", "pdrop")) and value}
+    if gradient_checkpointing and dropouts:
+        raise UserError(
+            f"model.gradient_checkpointing=true: recomputing activations would bring back the model's {dropouts}, and "
+            "log-probs would differ from pass to pass; set it to false, or the dropout to 0 in the model's config.json"
+        )
     window = config.get("sliding_window")
     layers = config.get("layer_types") or ["sliding_attention"]
     if window and config.get("use_sliding_window", True) and "sliding_attention" in layers and max_tokens > window:

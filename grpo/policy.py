@@ -21,7 +21,7 @@ from grpo.losses import clipped_objective, k3_kl
 from grpo.meter import Meter
 from grpo.packing import Packed, pack
 from grpo.tally import Tally
-from grpo.types import Batch
+from grpo.types import Batch, Branch, PromptTree
 from grpo.world import World
 
 PERTURBATION = 0.05
@@ -89,16 +89,15 @@ class Policy:
             return stepped | tally.metrics(self._world)
 
     def logprobs(self, token_ids: Sequence[Sequence[int]]) -> list[list[float]]:
-        """Log-probs, at temperature 1, of every token after the first of each sequence, in nats."""
-        answers = []
+        """Log-probs, at temperature 1, of every token after the first of each sequence, in nats.
+
+        All sequences go through one packed forward pass, as in the update: what is proven of these log-probs (the
+        weight sync compares them with the engine's) is proven of those that the loss is made of.
+        """
+        trees = [_bare_tree(ids) for ids in token_ids]
         with torch.no_grad():
-            for ids in token_ids:
-                row = torch.tensor([list(ids)], device=self._world.device)
-                with self._autocast():
-                    hidden = self._model.base_model(input_ids=row, use_cache=False).last_hidden_state[0, :-1]
-                    logps, _ = token_logprobs(hidden, row[0, 1:], self._model.get_output_embeddings())
-                answers.append(logps.tolist())
-        return answers
+            logps, _ = self._forward(self._model, pack(trees, self._world.device), temperature=1.0)
+        return [part.tolist() for part in torch.split(logps, [len(ids) - 1 for ids in token_ids])]
 
     @property
     def export_bytes(self) -> int:
@@ -182,8 +181,8 @@ class Policy:
         tally.add(loss, entropies, clipped, kl)
         return proximal_logps
 
-    def _forward(self, model: Any, packed: Packed) -> tuple[Tensor, Tensor]:
-        """Log-probs and entropies of the completion tokens, (N,), at the sampling temperature."""
+    def _forward(self, model: Any, packed: Packed, temperature: float | None = None) -> tuple[Tensor, Tensor]:
+        """Log-probs and entropies of the completion tokens, (N,), at the sampling temperature unless told another."""
         with self._autocast():
             hidden = model.base_model(
                 input_ids=packed.token_ids,
@@ -195,7 +194,7 @@ class Policy:
                 hidden[packed.predictors],
                 packed.targets,
                 model.get_output_embeddings(),
-                self._settings.rollout.temperature,
+                temperature or self._settings.rollout.temperature,
             )
 
     def _step(self, has_signal: bool) -> tuple[float, bool]:
@@ -247,6 +246,12 @@ def _load(folder: Path, dtype: torch.dtype, device: torch.device) -> Any:
 
 def _compute_dtype(settings: ModelSection) -> torch.dtype:
     return torch.bfloat16 if settings.compute == "bf16" else torch.float32
+
+
+def _bare_tree(token_ids: Sequence[int]) -> PromptTree:
+    """A sequence whose first token is the prompt and whose rest is the one completion."""
+    rest = tuple(token_ids[1:])
+    return PromptTree(tuple(token_ids[:1]), (Branch(rest, (0.0,) * len(rest), advantage=0.0, weight=1.0),))
 
 
 def _weight_decay_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:

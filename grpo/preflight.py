@@ -124,7 +124,7 @@ def _check_context(recipe: Recipe, folder: Path) -> int:
             f"data.max_prompt_tokens={recipe.data.max_prompt_tokens}: with {longest_answer} new tokens that is "
             f"{needed}, and the model's context holds {context}; lower one of the two"
         )
-    check_supported(folder, needed)
+    check_supported(folder, needed, gradient_checkpointing=recipe.model.gradient_checkpointing)
     return needed
 
 

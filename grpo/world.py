@@ -34,7 +34,7 @@ class World(Protocol):
         """Replace each gradient by its sum over ranks; a missing one counts as zeros."""
 
     def gather(self, items: Sequence[Item]) -> list[Item]:
-        """All ranks' lists on every rank, interleaved so that `share` of the result is the input again."""
+        """All ranks' lists on every rank, interleaved: of lists that `share` made, the one that they were made of."""
 
     def barrier(self) -> None:
         """Wait until every rank is here."""

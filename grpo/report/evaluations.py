@@ -44,7 +44,7 @@ class Change:
     @property
     def label(self) -> str:
         """The metric in words: `pass_at_4` is `pass@4`."""
-        named = {"format_frac": "right format", "length_tokens": "length (tokens)"}
+        named = {"format_frac": "right format", "failed_frac": "failed verdicts", "length_tokens": "length (tokens)"}
         return named.get(self.metric, self.metric.replace("_at_", "@"))
 
 

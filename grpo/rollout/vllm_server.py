@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from vllm import LLM
 
 
+_DERIVED = ("lm_head.weight", "rotary_emb.inv_freq")
+
+
 class Server:
     """One ``vllm.LLM`` and the verbs that the trainer may say to it."""
 
@@ -107,13 +110,16 @@ def refresh_head(model: Any) -> None:
 
 
 def tensor_names(folder: Path) -> frozenset[str]:
-    """Names of all tensors in a folder's safetensors files, read from their headers alone."""
+    """Names of all tensors in a folder's safetensors files, read from their headers alone.
+
+    Those that some folders hold and others derive (a tied output head, rotary tables) are left out.
+    """
     from safetensors import safe_open
 
     names: set[str] = set()
     for file in folder.glob("*.safetensors"):
         with safe_open(file, framework="pt") as tensors:
-            names.update(tensors.keys())
+            names.update(name for name in tensors.keys() if not name.endswith(_DERIVED))  # noqa: SIM118
     return frozenset(names)
 
 

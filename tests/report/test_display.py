@@ -33,12 +33,16 @@ COMPLETION: dict[str, Any] = {
 BEFORE = {
     "step": 0,
     "eval/gsm8k/accuracy": 0.125,
+    "eval/gsm8k/accuracy_low": 0.05,
+    "eval/gsm8k/accuracy_high": 0.2,
     "eval/gsm8k/length_tokens": 80.0,
     "eval/gsm8k/pass_at_4": 0.25,
 }
 AFTER = {
     "step": 80,
     "eval/gsm8k/accuracy": 0.5,
+    "eval/gsm8k/accuracy_low": 0.4,
+    "eval/gsm8k/accuracy_high": 0.6,
     "eval/gsm8k/length_tokens": 31.0,
     "eval/gsm8k/pass_at_4": 0.75,
 }
@@ -90,10 +94,11 @@ def test_summary_before_and_after() -> None:
     stream = io.StringIO()
     make_display(80, 0, stream).summary([BEFORE, ROW, AFTER], Path("runs/a/report.html"))
     assert stream.getvalue().splitlines()[1:] == [
-        "gsm8k                 before     after         change",
-        "  accuracy             12.5%     50.0%   +37.5 points",
-        "  pass@4               25.0%     75.0%   +50.0 points",
-        "  length (tokens)       80.0      31.0          \u221249.0",
+        "gsm8k                        before          after         change",
+        "  accuracy                    12.5%          50.0%   +37.5 points",
+        "    95% interval        5.0 to 20.0   40.0 to 60.0",
+        "  pass@4                      25.0%          75.0%   +50.0 points",
+        "  length (tokens)              80.0           31.0          \u221249.0",
         "report: runs/a/report.html",
     ]
 
