@@ -87,6 +87,7 @@ def score_file(completions: Path, recipe_file: Path | None, out: Path | None) ->
         scored = _score(rows, scorer, find_template(recipe) if recipe else TEMPLATES["chat"])
         for row, score in zip(rows, scored, strict=True):
             print(json.dumps(_result(row, score), ensure_ascii=False), file=sink)
+        sink.flush()
     faults = [row for row in rows if row.fault]
     for row in faults[:20]:
         print(f"row {row.number}: {row.fault}", file=sys.stderr)

@@ -123,6 +123,8 @@ class WorkerPool:
         with self._lock:
             if not self._closing:
                 self._closing = True
+                # Whatever an interrupted `submit` believed it had sent.
+                self._is_woken = False
                 self._wake_driver()
         self._thread.join()
         self._wake.close()
@@ -130,8 +132,8 @@ class WorkerPool:
 
     def _wake_driver(self) -> None:
         if not self._is_woken and self._thread.is_alive():
-            self._is_woken = True
             self._wake.send_bytes(b"")
+            self._is_woken = True
 
     def _drive(self) -> None:
         """The thread: whatever ends it reaches every waiting future and every later `submit`."""

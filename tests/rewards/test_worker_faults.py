@@ -1,10 +1,12 @@
 """Whatever a worker does: the outcome, the time it takes, the next verdict, and that nobody is left."""
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from pathlib import Path
 
@@ -122,14 +124,34 @@ def test_workers_are_recycled_and_pids_change(nobody_left):
 
 
 def test_an_idle_worker_that_dies_is_replaced(nobody_left):
+    others = psutil.Process().children(recursive=True)
     with WorkerPool(1, 5.0) as pool:
         pool.submit([]).result()
-        for child in psutil.Process().children(recursive=True):
-            if "rewards.worker" in " ".join(child.cmdline()):
+        for child in set(psutil.Process().children(recursive=True)) - set(others):
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(child.pid, signal.SIGKILL)
         results = pool.submit([Call("judge", ("integer", "1", "1"))]).result()
         assert [result.status for result in results] in (["done"], ["crashed"])
         assert pool.submit([Call("judge", ("integer", "1", "1"))]).result()[0].value == "correct"
+
+
+def test_an_interrupted_submit_does_not_keep_the_pool_from_closing(nobody_left, monkeypatch):
+    """Ctrl-C while the driver is being woken: whether the message left or not, `close` gets through."""
+    pool = WorkerPool(1, 5.0)
+    pool.submit([]).result()
+    send = pool._wake.send_bytes
+
+    def interrupted(message):
+        monkeypatch.setattr(pool._wake, "send_bytes", send)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pool._wake, "send_bytes", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        pool.submit([])
+    closing = threading.Thread(target=pool.close, daemon=True)
+    closing.start()
+    closing.join(10)
+    assert not closing.is_alive()
 
 
 def test_closing_ends_open_jobs(nobody_left):
