@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -21,10 +22,21 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": f"{TESTS.parent}:{TESTS}"}
 
 
+def heed_interrupts() -> None:
+    """A shell that puts the tests into the background has them, and all that they start, ignore SIGINT."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def start_grpo(*arguments: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "grpo", *arguments]
     return subprocess.Popen(
-        command, env=environment(), text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
+        command,
+        env=environment(),
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+        preexec_fn=heed_interrupts,
     )
 
 
