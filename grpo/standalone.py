@@ -171,6 +171,8 @@ def _result(row: _Row, score: Score | None) -> dict[str, Any]:
         "parts": dict(score.parts),
         "outcome": score.outcome,
         "answer": score.answer,
+        "reason": score.reason,
+        "cpu_s": round(score.cpu_s, 6),
     }
     return {**row.fields, **judged}
 

@@ -18,6 +18,10 @@ class MalformedAnswerError(ValueError):
     """The answer is not of the kind that the checker reads, or exceeds a limit."""
 
 
+class WrongAnswerError(ValueError):
+    """The answer is wrong, and its message says where: for checkers that can tell more than yes or no."""
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """The advice at the end of an error: the nearest known word, or all of them."""
     names = sorted(known)

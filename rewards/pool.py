@@ -41,6 +41,8 @@ class CallResult:
     status: Literal["done", "timed_out", "crashed"]
     value: Any = None
     detail: str = ""
+    wall_s: float = 0.0
+    """From handing the call to a worker, or from its answer to the call before, to its end."""
 
 
 @dataclass
@@ -64,6 +66,7 @@ class _Worker:
         self.is_ready = False
         self.num_calls = 0
         self.deadline: float | None = time.monotonic() + _START_UP_S
+        self.call_began = 0.0
         _never_block_for_long(self.child.connection)
         self.child.send(set_up)
 
@@ -187,7 +190,11 @@ class WorkerPool:
             self._bury(worker)
         else:
             worker.job = job
-            worker.deadline = time.monotonic() + self._deadline_s
+            self._begin_call(worker)
+
+    def _begin_call(self, worker: _Worker) -> None:
+        worker.call_began = time.monotonic()
+        worker.deadline = worker.call_began + self._deadline_s
 
     def _listen(self) -> None:
         """Wait until a worker answers or dies, a job is submitted, or the next deadline comes."""
@@ -224,9 +231,10 @@ class WorkerPool:
         if job is None or message["call"] != len(job.results):
             raise ValueError("an answer that nobody asked for")
         detail = message.get("error", "")
-        job.results.append(CallResult("crashed" if detail else "done", message.get("value"), detail))
+        wall_s = time.monotonic() - worker.call_began
+        job.results.append(CallResult("crashed" if detail else "done", message.get("value"), detail, wall_s))
         worker.num_calls += 1
-        worker.deadline = time.monotonic() + self._deadline_s
+        self._begin_call(worker)
         if job.is_done:
             self._finish(worker, job)
 
@@ -251,7 +259,7 @@ class WorkerPool:
                 raise PoolError(f"reward workers do not start: {detail}, {_MAX_FAILED_STARTS} times in a row")
         if (job := worker.job) is None:
             return
-        job.results.append(CallResult(status, detail=detail))
+        job.results.append(CallResult(status, detail=detail, wall_s=time.monotonic() - worker.call_began))
         if job.is_done:
             job.future.set_result(job.results)
         else:

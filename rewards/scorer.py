@@ -15,7 +15,7 @@ from rewards.length import length_reward, overlong_reward
 from rewards.options import CorrectnessOptions, FormatOptions, LanguageOptions, LengthOptions, OverlongOptions
 from rewards.pool import CallResult, WorkerPool
 from rewards.spec import RewardSpec
-from rewards.types import Outcome, Score, ScoreRequest
+from rewards.types import Outcome, Score, ScoreRequest, Verdict
 from rewards.worker import Call, SetUp
 
 _GOLDS_PER_JOB = 32
@@ -120,14 +120,17 @@ class Scorer:
 
     def _scores(self, item: _Submitted, results: Sequence[CallResult]) -> tuple[Score, ...]:
         verdicts, texts = results[: len(item.answers)], results[len(item.answers) :]
-        outcome_of = {answer: _outcome(result) for answer, result in zip(item.answers, verdicts, strict=True)}
-        outcomes = [one.outcome or outcome_of[one.answer or ""] for one in item.extracted]
+        verdict_on = {answer: as_verdict(result) for answer, result in zip(item.answers, verdicts, strict=True)}
+        found = [
+            Verdict(one.outcome, one.reason) if one.outcome else verdict_on[one.answer or ""] for one in item.extracted
+        ]
+        outcomes = [verdict.outcome for verdict in found]
         by_text = {spec.name: result for spec, result in zip(self._text_rewards, texts, strict=True)}
         columns = [self._parts(spec, item.request, outcomes, by_text) for spec in self._specs]
         rows = zip(*columns, strict=True) if columns else [()] * len(outcomes)
         return tuple(
-            self._score(parts, outcome, one.answer)
-            for parts, outcome, one in zip(rows, outcomes, item.extracted, strict=True)
+            self._score(parts, verdict, one.answer)
+            for parts, verdict, one in zip(rows, found, item.extracted, strict=True)
         )
 
     def _parts(
@@ -158,10 +161,12 @@ class Scorer:
         self._faults.append(Fault(spec.name, outcome, num_responses, result.detail))
         return [None] * num_responses
 
-    def _score(self, parts: Sequence[float | None], outcome: Outcome, answer: str | None) -> Score:
+    def _score(self, parts: Sequence[float | None], verdict: Verdict, answer: str | None) -> Score:
         reward = sum(spec.weight * part for spec, part in zip(self._specs, parts, strict=True) if part is not None)
         names = [spec.name for spec in self._specs]
-        return Score(float(reward), dict(zip(names, parts, strict=True)), outcome, answer)
+        return Score(
+            float(reward), dict(zip(names, parts, strict=True)), verdict.outcome, answer, verdict.reason, verdict.cpu_s
+        )
 
 
 def _reads_text(spec: RewardSpec) -> bool:
@@ -174,8 +179,12 @@ def _refuse_duplicates(names: Sequence[str]) -> None:
             raise ValueError(f"rewards.name={name!r}: named {names.count(name)} times; name each reward once")
 
 
-def _outcome(result: CallResult) -> Outcome:
-    return Outcome(result.value) if result.status == "done" else _OUTCOME_OF_FAILURE[result.status]
+def as_verdict(result: CallResult) -> Verdict:
+    """The verdict that a call of `judge` brought; a call that was killed has one as well."""
+    if result.status != "done":
+        return Verdict(_OUTCOME_OF_FAILURE[result.status], result.detail, result.wall_s)
+    outcome, reason, cpu_s = result.value
+    return Verdict(Outcome(outcome), reason, result.wall_s, cpu_s)
 
 
 def _gold_fault(result: CallResult) -> str | None:

@@ -23,6 +23,17 @@ class Outcome(StrEnum):
 
 
 @dataclass(frozen=True)
+class Verdict:
+    """What was found out about one answer: the outcome, why where that needs a word, and what it cost."""
+
+    outcome: Outcome
+    reason: str = ""
+    wall_s: float = 0.0
+    cpu_s: float = 0.0
+    """CPU seconds of the checker, those of the processes that it started included."""
+
+
+@dataclass(frozen=True)
 class Response:
     """One completion, as far as rewards may look at it."""
 
@@ -62,3 +73,7 @@ class Score:
     outcome: Outcome
     answer: str | None
     """The extracted answer, or None when there is none."""
+    reason: str = ""
+    """Why there is no answer or no verdict, or what was wrong with it; empty where the outcome says it all."""
+    cpu_s: float = 0.0
+    """CPU seconds that the verdict took; equal answers of a group share one verdict."""

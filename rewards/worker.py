@@ -72,7 +72,7 @@ def _prepare(set_up: SetUp) -> dict[str, Callable[..., Any]]:
     rewards = [_text_reward(spec) for spec in set_up.text_rewards]
     _limit_memory(set_up.memory_bytes)
     return {
-        "judge": judge,
+        "judge": _judge,
         "check_gold": lambda checker, gold: find_checker(checker).check_gold(gold),
         "text_reward": lambda position, request: list(rewards[position](request)),
     }
@@ -88,6 +88,19 @@ def _text_reward(spec: RewardSpec) -> TextReward:
     if isinstance(options, LanguageOptions):
         return lambda request: language_reward(request, options)
     raise ValueError(f"name={spec.name!r}: does not read text; compute it where the numbers are")
+
+
+def _judge(checker: str, gold: str, answer: str) -> tuple[str, str, float]:
+    """Outcome, reason and CPU seconds: a verdict as JSON can carry it."""
+    before = _cpu_s()
+    verdict = judge(checker, gold, answer)
+    return verdict.outcome.value, verdict.reason, _cpu_s() - before
+
+
+def _cpu_s() -> float:
+    """CPU seconds of this process and of those it has started and waited for."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in used)
 
 
 def _limit_memory(memory_bytes: int) -> None:

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from rewards.checkers import countdown, exact, integer, knights_knaves, latex
-from rewards.errors import MalformedAnswerError, UnusableGoldError, did_you_mean
-from rewards.types import Outcome
+from rewards.errors import MalformedAnswerError, UnusableGoldError, WrongAnswerError, did_you_mean
+from rewards.types import Outcome, Verdict
 
 MAX_ANSWER_CHARS = 2000
 """Longer answers are malformed, before any parser sees them."""
@@ -20,8 +20,9 @@ MAX_ANSWER_CHARS = 2000
 class Checker:
     """`check(gold, answer)` says whether the answer is right.
 
-    It raises UnusableGoldError or MalformedAnswerError where no verdict is possible. `check_gold` returns
-    the reason why a gold is unusable, "does not verify against itself" included, or None.
+    It raises UnusableGoldError or MalformedAnswerError where no verdict is possible, and may raise
+    WrongAnswerError to say what was wrong. `check_gold` returns the reason why a gold is unusable, "does not
+    verify against itself" included, or None.
     """
 
     check: Callable[[str, str], bool]
@@ -45,14 +46,16 @@ def find_checker(name: str) -> Checker:
     return CHECKERS[name]
 
 
-def judge(checker: str, gold: str, answer: str) -> Outcome:
-    """The outcome of one extracted answer. Bounded only by the process it runs in."""
+def judge(checker: str, gold: str, answer: str) -> Verdict:
+    """The verdict on one extracted answer. Bounded only by the process it runs in."""
     found = find_checker(checker)
     if len(answer) > MAX_ANSWER_CHARS:
-        return Outcome.MALFORMED
+        return Verdict(Outcome.MALFORMED, f"longer than {MAX_ANSWER_CHARS} characters")
     try:
-        return Outcome.CORRECT if found.check(gold, answer) else Outcome.WRONG
-    except UnusableGoldError:
-        return Outcome.GOLD_UNUSABLE
-    except MalformedAnswerError:
-        return Outcome.MALFORMED
+        return Verdict(Outcome.CORRECT if found.check(gold, answer) else Outcome.WRONG)
+    except UnusableGoldError as error:
+        return Verdict(Outcome.GOLD_UNUSABLE, str(error))
+    except MalformedAnswerError as error:
+        return Verdict(Outcome.MALFORMED, str(error))
+    except WrongAnswerError as error:
+        return Verdict(Outcome.WRONG, str(error))

@@ -142,7 +142,7 @@ ROWS = [(name, *row) for name, table in TABLES.items() for row in table]
 @pytest.mark.parametrize(("checker", "gold", "answer", "expected", "reason"), ROWS)
 def test_table(checker, gold, answer, expected, reason):
     start = time.perf_counter()
-    assert judge(checker, gold, answer) is expected, reason
+    assert judge(checker, gold, answer).outcome is expected, reason
     if checker != "math":
         assert time.perf_counter() - start < 0.2
 
@@ -154,7 +154,7 @@ def test_gold_check_agrees_with_the_table(checker, table):
 
 
 def test_case_is_an_option_of_exact():
-    assert judge("exact_ignore_case", "Paris", "PARIS") is RIGHT
+    assert judge("exact_ignore_case", "Paris", "PARIS").outcome is RIGHT
 
 
 def test_unknown_checker_is_refused_with_advice():
@@ -170,4 +170,4 @@ def test_symbolic_parser_never_evaluates_text():
     symbolic.warm_up()
     with pytest.raises(ValueError, match="never evaluated"):
         parse_expr("().__class__")
-    assert judge("math", "1 + x", "x + 1") is RIGHT
+    assert judge("math", "1 + x", "x + 1").outcome is RIGHT

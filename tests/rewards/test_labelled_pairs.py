@@ -8,7 +8,7 @@ import pytest
 
 from rewards.extract import extract
 from rewards.pool import WorkerPool
-from rewards.scorer import Scorer
+from rewards.scorer import Scorer, as_verdict
 from rewards.types import Outcome, Response, ScoreRequest
 from rewards.worker import Call
 
@@ -36,7 +36,7 @@ def test_accuracy_on_the_labelled_pairs():
     with WorkerPool(2, 5.0) as pool:
         jobs = [pool.submit(calls[start : start + 20]) for start in range(0, len(calls), 20)]
         results = [result for job in jobs for result in job.result()]
-    paid = [result.value == Outcome.CORRECT for result in results]
+    paid = [as_verdict(result).outcome is Outcome.CORRECT for result in results]
     assert not [row["id"] for row, got in zip(pairs, paid, strict=True) if got and not row["equivalent"]]
     assert sum(got == row["equivalent"] for row, got in zip(pairs, paid, strict=True)) / len(pairs) >= FLOOR
 

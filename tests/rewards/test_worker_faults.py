@@ -68,7 +68,7 @@ def test_each_fault_is_bounded_and_the_next_verdict_is_right(nobody_left):
         assert time.monotonic() - start < 0.5
         results = [job.result() for job in jobs]
     assert time.monotonic() - start < 40
-    assert [verdict.value for _, verdict in results] == ["correct"] * len(names)
+    assert [verdict.value[0] for _, verdict in results] == ["correct"] * len(names)
     assert results.pop()[0].value == [1.0, 1.0]
     for (fault, _), (name, outcome, detail) in zip(results, FAULTS, strict=True):
         assert (name, fault.status) == (name, outcome.value)
@@ -119,8 +119,8 @@ def test_calls_around_a_killed_one_keep_their_results(nobody_left):
 def test_workers_are_recycled_and_pids_change(nobody_left):
     with WorkerPool(1, 5.0, recycle_after=2) as pool:
         calls = [Call("judge", ("integer", "1", "1"))] * 2
-        assert [result.value for result in pool.submit(calls).result()] == ["correct"] * 2
-        assert [result.value for result in pool.submit(calls).result()] == ["correct"] * 2
+        assert [result.value[0] for result in pool.submit(calls).result()] == ["correct"] * 2
+        assert [result.value[0] for result in pool.submit(calls).result()] == ["correct"] * 2
 
 
 def test_an_idle_worker_that_dies_is_replaced(nobody_left):
@@ -132,7 +132,7 @@ def test_an_idle_worker_that_dies_is_replaced(nobody_left):
                 os.kill(child.pid, signal.SIGKILL)
         results = pool.submit([Call("judge", ("integer", "1", "1"))]).result()
         assert [result.status for result in results] in (["done"], ["crashed"])
-        assert pool.submit([Call("judge", ("integer", "1", "1"))]).result()[0].value == "correct"
+        assert pool.submit([Call("judge", ("integer", "1", "1"))]).result()[0].value[0] == "correct"
 
 
 def test_an_interrupted_submit_does_not_keep_the_pool_from_closing(nobody_left, monkeypatch):
