@@ -7,13 +7,20 @@ All functions take time linear in the text: they run in the trainer's process on
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from rewards.policy import SeveralBoxes
 from rewards.types import AnswerStyle, Outcome
 
 THINK, END_THINK, ANSWER, END_ANSWER = "<think>", "</think>", "<answer>", "</answer>"
 _BOX_OR_BRACE = re.compile(r"\\(?:boxed|fbox)[ \t\n]{0,8}(?=\{)|\\.|[{}]", re.DOTALL)
 _MAX_NESTED_BOXES = 8
+_JOIN = re.compile(
+    r"(?:[\s$,;~.]|\\[()\[\],;!]|\\q?quad|\\text\s*\{\s*(?:and|or)\s*\}|\b(?:and|or)\b|[A-Za-z](?:_\{?\w\}?)?\s*=)*"
+)
+_SIGN = re.compile(r"(?:^|[=$({\[,:]|\\\(|\\\[)\s*-\s*$")
+_LONGEST_JOIN = 60
 
 
 @dataclass(frozen=True)
@@ -25,7 +32,16 @@ class Extracted:
     reason: str = ""
 
 
-def extract(text: str, opens_think: bool, answer_style: AnswerStyle) -> Extracted:
+@dataclass(frozen=True)
+class Box:
+    """The stripped content of a box, and where the box begins and its content ends."""
+
+    content: str
+    start: int
+    end: int
+
+
+def extract(text: str, opens_think: bool, answer_style: AnswerStyle, several_boxes: SeveralBoxes = "list") -> Extracted:
     """The answer of a completion.
 
     Only what follows the last ``</think>`` is read. A completion that never ends its thinking has no answer;
@@ -34,11 +50,18 @@ def extract(text: str, opens_think: bool, answer_style: AnswerStyle) -> Extracte
     * ``tags``: there must be exactly one ``<answer>…</answer>``, outside code fences. The answer is its last
       balanced ``\\boxed{}`` if it has one, else the stripped text;
     * ``boxed``: the answer is the content of the last balanced ``\\boxed{}`` or ``\\fbox{}``.
+
+    What is done with several boxes is a policy: see `AnswerPolicy.several_boxes`. A minus sign in front of a box
+    belongs to the answer.
     """
     tail = after_thinking(text, opens_think)
     if tail is None:
         return _no_answer("the thinking never ends")
-    return _from_box(tail) if answer_style == "boxed" else _from_tags(tail)
+    found = _from_box(tail, several_boxes) if answer_style == "boxed" else _from_tags(tail, several_boxes)
+    mark = "\\boxed" if answer_style == "boxed" else ANSWER
+    if found.outcome is Outcome.NO_ANSWER and mark in text[: len(text) - len(tail)] and mark not in tail:
+        return _no_answer("the answer stands only in the thinking")
+    return found
 
 
 def after_thinking(text: str, opens_think: bool) -> str | None:
@@ -57,7 +80,7 @@ def _malformed(reason: str) -> Extracted:
     return Extracted(None, Outcome.MALFORMED, reason)
 
 
-def _from_tags(tail: str) -> Extracted:
+def _from_tags(tail: str, several_boxes: SeveralBoxes) -> Extracted:
     counts = tail.count(ANSWER), tail.count(END_ANSWER)
     if counts == (0, 0):
         return _no_answer("no answer block")
@@ -68,21 +91,46 @@ def _from_tags(tail: str) -> Extracted:
         return _no_answer("the answer block stands in a code fence")
     block = rest.partition(END_ANSWER)[0].strip()
     if "\\boxed" in block:
-        return _from_box(block)
+        return _from_box(block, several_boxes)
     return Extracted(block) if block else _no_answer("the answer block is empty")
 
 
-def _from_box(text: str) -> Extracted:
-    boxes = find_boxes(text)
+def _from_box(text: str, several_boxes: SeveralBoxes) -> Extracted:
+    boxes = box_spans(text)
     if not boxes:
         return _no_answer("no balanced box")
-    content = boxes[-1]
+    if several_boxes == "refuse" and (num := len({box.content for box in boxes})) > 1:
+        return _no_answer(f"{num} different boxes")
+    joined = _joined_at_the_end(text, boxes) if several_boxes == "list" else boxes[-1:]
+    if len({box.content for box in joined}) > 1:
+        return Extracted(", ".join(box.content for box in joined))
+    content = _innermost(boxes[-1].content)
+    if content is None:
+        return _malformed(f"more than {_MAX_NESTED_BOXES} boxes inside each other")
+    if not content:
+        return _no_answer("the box is empty")
+    return Extracted(f"-{content}" if _SIGN.search(text[max(0, boxes[-1].start - 8) : boxes[-1].start]) else content)
+
+
+def _joined_at_the_end(text: str, boxes: Sequence[Box]) -> Sequence[Box]:
+    """The last box and those before it that are parted from it by commas, "and" or "or" alone."""
+    first = len(boxes) - 1
+    while first > 0:
+        between = text[boxes[first - 1].end + 1 : boxes[first].start]
+        if len(between) > _LONGEST_JOIN or not between or not _JOIN.fullmatch(between):
+            break
+        first -= 1
+    return boxes[first:]
+
+
+def _innermost(content: str) -> str | None:
+    """``\\boxed{7}`` in a box is 7; None when boxes are nested too deep."""
     for _ in range(_MAX_NESTED_BOXES):
         inner = find_boxes(content)
         if not inner or not _is_one_box(content, inner[-1]):
-            return Extracted(content) if content else _no_answer("the box is empty")
+            return content
         content = inner[-1]
-    return _malformed(f"more than {_MAX_NESTED_BOXES} boxes inside each other")
+    return None
 
 
 def _is_one_box(text: str, content: str) -> bool:
@@ -91,22 +139,27 @@ def _is_one_box(text: str, content: str) -> bool:
 
 def find_boxes(text: str) -> list[str]:
     """The stripped contents of the outermost balanced boxes of `text`, in their order."""
-    found: list[tuple[int, int]] = []
-    open_braces: list[tuple[int, bool]] = []
-    box_is_next = False
+    return [box.content for box in box_spans(text)]
+
+
+def box_spans(text: str) -> list[Box]:
+    """The outermost balanced boxes of `text`, in their order."""
+    found: list[tuple[int, int, int]] = []
+    open_braces: list[tuple[int, int]] = []
+    box_start = -1
     for token in _BOX_OR_BRACE.finditer(text):
         if token[0] == "{":
-            open_braces.append((token.end(), box_is_next))
+            open_braces.append((token.end(), box_start))
         elif token[0] == "}" and open_braces:
-            start, is_box = open_braces.pop()
-            if is_box:
+            start, began = open_braces.pop()
+            if began >= 0:
                 found = _without_inner(found, start)
-                found.append((start, token.start()))
-        box_is_next = token[0].startswith(("\\boxed", "\\fbox"))
-    return [text[start:end].strip() for start, end in found]
+                found.append((start, token.start(), began))
+        box_start = token.start() if token[0].startswith(("\\boxed", "\\fbox")) else -1
+    return [Box(text[start:end].strip(), began, end) for start, end, began in found]
 
 
-def _without_inner(found: list[tuple[int, int]], start: int) -> list[tuple[int, int]]:
+def _without_inner(found: list[tuple[int, int, int]], start: int) -> list[tuple[int, int, int]]:
     """Drop the boxes that lie inside the one that began at `start`; each box is dropped at most once."""
     while found and found[-1][0] >= start:
         found.pop()

@@ -11,11 +11,13 @@ from pydantic import Field
 
 from rewards.options import Options
 
+SeveralBoxes = Literal["list", "last", "refuse"]
+
 
 class AnswerPolicy(Options):
     """How the math checker, and the search for boxes, decide what public suites do not agree on."""
 
-    several_boxes: Literal["list", "last", "refuse"] = "list"
+    several_boxes: SeveralBoxes = "list"
     """list: boxes with nothing but commas, "and" or "or" between them are one list; else the last one counts.
     last: always the last one. refuse: more than one different box is no answer."""
     percent: Literal["value", "either"] = "value"

@@ -5,15 +5,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from rewards.checkers import countdown, exact, integer, knights_knaves, latex
+from rewards.checkers import choice, code, countdown, exact, gsm8k, integer, knights_knaves, latex
 from rewards.errors import MalformedAnswerError, UnusableGoldError, WrongAnswerError, did_you_mean
+from rewards.policy import DEFAULT_POLICY, AnswerPolicy
 from rewards.types import Outcome, Verdict
 
 MAX_ANSWER_CHARS = 2000
 """Longer answers are malformed, before any parser sees them."""
+
+_SEVERAL = '{"any_of"'
 
 
 @dataclass(frozen=True)
@@ -22,18 +26,23 @@ class Checker:
 
     It raises UnusableGoldError or MalformedAnswerError where no verdict is possible, and may raise
     WrongAnswerError to say what was wrong. `check_gold` returns the reason why a gold is unusable, "does not
-    verify against itself" included, or None.
+    verify against itself" included, or None. Both get the policy as well where `takes_policy` says so.
     """
 
-    check: Callable[[str, str], bool]
-    check_gold: Callable[[str], str | None]
+    check: Callable[..., bool]
+    check_gold: Callable[..., str | None]
+    takes_policy: bool = False
+    max_answer_chars: int = MAX_ANSWER_CHARS
 
 
 CHECKERS: dict[str, Checker] = {
     "integer": Checker(integer.check, integer.check_gold),
-    "math": Checker(latex.check, latex.check_gold),
+    "gsm8k": Checker(gsm8k.check, gsm8k.check_gold),
+    "math": Checker(latex.check, latex.check_gold, takes_policy=True),
+    "multiple_choice": Checker(choice.check, choice.check_gold),
     "countdown": Checker(countdown.check, countdown.check_gold),
     "knights_knaves": Checker(knights_knaves.check, knights_knaves.check_gold),
+    "python_tests": Checker(code.check, code.check_gold, max_answer_chars=code.MAX_ANSWER_CHARS),
     "exact": Checker(exact.check, exact.check_gold),
     "exact_ignore_case": Checker(exact.check_ignoring_case, exact.check_gold),
 }
@@ -46,15 +55,49 @@ def find_checker(name: str) -> Checker:
     return CHECKERS[name]
 
 
-def judge(checker: str, gold: str, answer: str) -> Verdict:
-    """The verdict on one extracted answer. Bounded only by the process it runs in."""
+def judge(checker: str, gold: str, answer: str, policy: AnswerPolicy = DEFAULT_POLICY) -> Verdict:
+    """The verdict on one extracted answer. Bounded only by the process it runs in.
+
+    A gold ``{"any_of": ["1/2", "0.5"]}`` holds several reference answers: one of them has to be met.
+    """
     found = find_checker(checker)
-    if len(answer) > MAX_ANSWER_CHARS:
-        return Verdict(Outcome.MALFORMED, f"longer than {MAX_ANSWER_CHARS} characters")
+    if len(answer) > found.max_answer_chars:
+        return Verdict(Outcome.MALFORMED, f"longer than {found.max_answer_chars} characters")
     try:
-        return Verdict(Outcome.CORRECT if found.check(gold, answer) else Outcome.WRONG)
+        verdicts = [_judge_one(found, reference, answer, policy) for reference in references(gold)]
     except UnusableGoldError as error:
         return Verdict(Outcome.GOLD_UNUSABLE, str(error))
+    return next((one for one in verdicts if one.outcome is Outcome.CORRECT), verdicts[0])
+
+
+def gold_fault(checker: str, gold: str, policy: AnswerPolicy = DEFAULT_POLICY) -> str | None:
+    """Why a gold cannot be judged against, or None."""
+    found = find_checker(checker)
+    try:
+        golds = references(gold)
+    except UnusableGoldError as error:
+        return str(error)
+    extra = (policy,) if found.takes_policy else ()
+    return next((fault for one in golds if (fault := found.check_gold(one, *extra)) is not None), None)
+
+
+def references(gold: str) -> list[str]:
+    """The reference answers that a gold holds: itself, or those of ``{"any_of": […]}``. Raises UnusableGoldError."""
+    if not gold.startswith(_SEVERAL):
+        return [gold]
+    try:
+        several = json.loads(gold)["any_of"]
+    except ValueError as error:
+        raise UnusableGoldError(f"{gold!r} is not JSON ({error})") from None
+    if not isinstance(several, list) or not several or not all(isinstance(one, str) for one in several):
+        raise UnusableGoldError(f"any_of={several!r}: not a list of reference answers as text")
+    return several
+
+
+def _judge_one(found: Checker, gold: str, answer: str, policy: AnswerPolicy) -> Verdict:
+    extra = (policy,) if found.takes_policy else ()
+    try:
+        return Verdict(Outcome.CORRECT if found.check(gold, answer, *extra) else Outcome.WRONG)
     except MalformedAnswerError as error:
         return Verdict(Outcome.MALFORMED, str(error))
     except WrongAnswerError as error:

@@ -7,59 +7,133 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Callable
 
-_GREEK_AND_SIGNS = "πθαβ∞±×÷·⋅≤≥≠≈∪∩∈∅"  # noqa: RUF001
-_NAMES = "pi,theta,alpha,beta,infty,pm,times,div,cdot,cdot,le,ge,ne,approx,cup,cap,in,emptyset"
-_FRACTIONS = {"½": (1, 2), "⅓": (1, 3), "⅔": (2, 3), "¼": (1, 4), "¾": (3, 4), "⅕": (1, 5), "⅛": (1, 8)}
-_SYMBOLS = {
-    **{character: f"\\{name} " for character, name in zip(_GREEK_AND_SIGNS, _NAMES.split(","), strict=True)},
-    **{character: f"\\frac{{{n}}}{{{d}}}" for character, (n, d) in _FRACTIONS.items()},
-    **{character: f"^{{{digit}}}" for digit, character in enumerate("⁰¹²³⁴⁵⁶⁷⁸⁹")},
-    **dict.fromkeys("°º˚", "^\\circ "),
-    **dict.fromkeys("−–‐‑", "-"),  # noqa: RUF001
-}
-_SYMBOL_TABLE = str.maketrans(_SYMBOLS)
+_NAMES = """
+∞ infty ± pm ∓ mp × times ÷ div · cdot ⋅ cdot ∙ cdot ∗ cdot ≤ le ≥ ge ⩽ le ⩾ ge ≠ ne ≈ approx ≡ equiv ∪ cup ∩ cap
+∈ in ∉ notin ∅ emptyset ∖ setminus → to ⇒ Rightarrow ⇔ Leftrightarrow ∠ angle △ triangle ∆ triangle ⊥ perp
+∥ parallel ° degree º degree ˚ degree ∫ int ∑ sum ∏ prod ⟨ langle ⟩ rangle 〈 langle 〉 rangle ′ prime ℝ mathbb{R}
+ℤ mathbb{Z} ℕ mathbb{N} ℚ mathbb{Q} ℂ mathbb{C} … ldots ⌊ lfloor ⌋ rfloor ⌈ lceil ⌉ rceil ¬ neg ∀ forall ∃ exists
+⊂ subset ⊆ subseteq
+α alpha β beta γ gamma δ delta ε epsilon ϵ epsilon ζ zeta η eta θ theta ι iota κ kappa λ lambda μ mu ν nu ξ xi π pi
+ρ rho σ sigma τ tau φ phi ϕ phi χ chi ψ psi ω omega Γ Gamma Δ Delta Θ Theta Λ Lambda Ξ Xi Π Pi Σ Sigma Φ Phi Ψ Psi
+Ω Omega
+"""  # noqa: RUF001
+"""A character, and the LaTeX command that it stands for."""
+_FRACTIONS = "½1/2 ⅓1/3 ⅔2/3 ¼1/4 ¾3/4 ⅕1/5 ⅖2/5 ⅗3/5 ⅘4/5 ⅙1/6 ⅚5/6 ⅐1/7 ⅛1/8 ⅜3/8 ⅝5/8 ⅞7/8 ⅑1/9 ⅒1/10"
+_SYMBOL_TABLE = str.maketrans(
+    {
+        **dict(zip(_NAMES.split()[::2], (f"\\{name} " for name in _NAMES.split()[1::2]), strict=True)),
+        **{one[0]: "\\frac{{{}}}{{{}}}".format(*one[1:].split("/")) for one in _FRACTIONS.split()},
+        **dict.fromkeys("−–‐‑﹣－", "-"),  # noqa: RUF001
+        **dict.fromkeys("\u00a0\u2002\u2003\u2007\u2008\u2009\u200a\u202f\u3000", " "),
+        **dict.fromkeys("\u200b\u200c\u200d\u2060\ufeff", ""),
+    }
+)
+_RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ", "0123456789+-n")
+_LOWERED = str.maketrans("₀₁₂₃₄₅₆₇₈₉ₙ", "0123456789n")
 
-_SAME = [
+_WORD_END = r"(?![A-Za-z])"
+_FONTS = (
+    "textrm|textbf|textit|textsf|texttt|textnormal|mathrm|mathbf|mathit|mathsf|mathtt|mathcal|mbox|hbox|emph|bm|"
+    "boldsymbol"
+)
+_SIZES = (
+    "left|right|middle|displaystyle|textstyle|scriptstyle|limits|nolimits|bigl|bigr|Bigl|Bigr|biggl|biggr|Biggl|"
+    "Biggr|bigg|Bigg|big|Big"
+)
+_BASE_NAMES = "two three four five six seven eight nine ten eleven twelve sixteen"
+_BASES = dict(zip(_BASE_NAMES.split(), (*range(2, 13), 16), strict=True))
+_BASE_WORD = rf"_\{{\s*\\text\s*\{{\s*({'|'.join(_BASES)})\s*\}}\s*\}}"
+_SAME: list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]] = [
     (re.compile(pattern), replacement)
     for pattern, replacement in (
-        (r"√\s*([0-9A-Za-z]+|\{[^{}]*\})", r"\\sqrt{\1}"),
+        # Written-out commands that say nothing.
+        (rf"\\(?:{_SIZES}){_WORD_END}\s*\.?", ""),
+        (r"\\(?:label|tag)\*?\{[^{}]*\}", ""),
+        (r"\\math(?:bin|rel|ord|op|punct|open|close)\s*\{([^{}]*)\}", r"\1"),
+        (r"\{:\}|\\colon(?![A-Za-z])", ":"),
+        (r"^\s*\*\*([^*]+)\*\*\s*$", r"\1"),
+        # Radicals, fractions, binomials.
+        (r"\{([^{}]*)\\choose(?![A-Za-z])([^{}]*)\}", r"\\binom{\1}{\2}"),
+        (r"\\[dt]binom(?![A-Za-z])", r"\\binom"),
+        (r"√\s*([0-9]+|[A-Za-z]|\{[^{}]*\})", r"\\sqrt{\1}"),
         (r"√\s*\(([^()]*)\)", r"\\sqrt{\1}"),
-        (r"\\sqrt{\{([^{}]*)\}}", r"\\sqrt{\1}"),
-        (r"\\(?:left|right|displaystyle|textstyle|limits|bigl|bigr|Bigl|Bigr|big|Big)(?![A-Za-z])\s*", ""),
-        (r"\\[dtc]frac(?![A-Za-z])", r"\\frac"),
-        (r"(?<=\d)(?:\{,\}|,?\\!\s*,?\\?!?|,\\!)\s*(?=\d{3}(?!\d))", ""),
-        (r"(?<!\\)\\(?:[!,;:]|quad(?![A-Za-z])|qquad(?![A-Za-z])|(?=\s|$))|~", " "),
-        (r"\\(?:mathrm|textrm|textbf|mathbf|mathit|textit|operatorname|mbox|text)\s*\{\s*i\s*\}", "i"),
-        (r"(?:,\s*)?\\(?:text|textrm|textbf|textit|mathrm|mathbf|mbox)\s*\{\s*(?:and|or)\s*\}", ","),
-        (r"\\(?:textrm|textbf|textit|mathrm|mathbf|mathsf|mbox|textsf)(?![A-Za-z])", r"\\text"),
-        (r"(?:,\s*)?\b(?:and|or)\b", ","),
-        (r"(?:\\?%|\b(?:percentage|percent|pct)\b\.?)", r"\\%"),
-        (r"\^\s*\{?\s*\\(?:circ|degree)\s*\}?|\\degree\b", r"^\\circ "),
-        (r"\\leq?(?![A-Za-z])|\\leqslant|<=", r"\\le "),
-        (r"\\geq?(?![A-Za-z])|\\geqslant|>=", r"\\ge "),
-        (r"\\neq?(?![A-Za-z])|!=", r"\\ne "),
-        (r"\\lt(?![A-Za-z])", "<"),
-        (r"\\gt(?![A-Za-z])", ">"),
-        (r"\\begin\{[bpvB]matrix\}", r"\\begin{pmatrix}"),
-        (r"\\end\{[bpvB]matrix\}", r"\\end{pmatrix}"),
-        (r"\bsqrt\s*\(([^()]*)\)", r"\\sqrt{\1}"),
+        (r"\\sqrt\{\{([^{}]*)\}\}", r"\\sqrt{\1}"),
+        (r"\\sqrt\s*([0-9A-Za-z])", r"\\sqrt{\1}"),
+        (r"(?<![A-Za-z\\])sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}"),
+        (rf"\\[dtc]frac{_WORD_END}", r"\\frac"),
+        (r"\\frac\s*([0-9A-Za-z])\s*([0-9A-Za-z])", r"\\frac{\1}{\2}"),
+        (r"\\frac\s*([0-9])\s*\{", r"\\frac{\1}{"),
+        (r"(\\frac\s*\{[^{}]*\})\s*([0-9A-Za-z])", r"\1{\2}"),
+        (rf"\\frac\s*(\\(?:pi|theta|alpha|beta)){_WORD_END}\s*([0-9A-Za-z])", r"\\frac{\1}{\2}"),
+        # Spaces, and the commas and spaces inside long numbers.
+        (r"(?<=\d)(?:\{,\}|,?\\[!,]\s*,?(?:\\!)?|\{\\,\}|\\ |\\;|\\:|~)\s*(?=\d{3}(?!\d))", ""),
+        (r"(?<=\d)\{,\}(?=\d)", "."),
+        (rf"(?<!\\)\\(?:[!,;:>]|quad{_WORD_END}|qquad{_WORD_END}|(?=\s|$))|~", " "),
+        (
+            rf"\\(?:hspace|vspace|phantom|hphantom)\*?\s*\{{[^{{}}]*\}}|\\(?:enspace|thinspace|hfill|newline){_WORD_END}",
+            " ",
+        ),
+        # Words.
+        (rf"\\(?:{_FONTS}|operatorname|text)\*?\s*\{{\s*([ie])\s*\}}", r"\1"),
+        (rf"(?:,\s*)?\\(?:{_FONTS}|text)\s*\{{\s*,?\s*(?:and|or)\s*\}}\s*,?", ","),
+        (rf"\\(?:{_FONTS}){_WORD_END}", r"\\text"),
+        (r"(?:,\s*)?(?<!\\)\b(?:and|or)\b", ","),
+        (rf"\\(?:lor|vee){_WORD_END}", ","),
+        (r"\\operatorname\*?\s*\{\s*(sin|cos|tan|cot|sec|csc|arcsin|arccos|arctan|log|ln|gcd|det)\s*\}", r"\\\1 "),
+        (r"(?<=\d)\s*(?:\\text\s*\{\s*to\s*\}|\bto\b)\s*(?=\d)", ":"),
+        (r"\\text\s*\{\s*all real(?:s| numbers)\s*\}|\ball real(?:s| numbers)\b", r"\\mathbb{R}"),
+        (r"\\mathbb\s*([A-Z])", r"\\mathbb{\1}"),
+        (r"\\text\s*\{([0-9A-F]+)\}\s*(?=_)|\(([0-9A-F]+)\)\s*(?=_)", r"\1\2"),
+        (_BASE_WORD, lambda word: f"_{{{_BASES[word[1]]}}}"),
+        (r"\(\s*([a-z]\s*\\in\s*\\mathbb\{Z\})\s*\)", r", \1"),
+        # Signs with two names.
+        (r"(?:\\?%|\b(?:percentage|percent|pct)\b\.?|\\text\s*\{\s*(?:percentage|percent|pct)\s*\})", r"\\%"),
+        (rf"\^\s*\{{?\s*\\(?:circ|degree){_WORD_END}\s*\}}?|\\degree{_WORD_END}", r"^\\circ "),
+        (rf"\\leq?{_WORD_END}|\\leqslant{_WORD_END}|\\leqq{_WORD_END}|<=|=<", r"\\le "),
+        (rf"\\geq?{_WORD_END}|\\geqslant{_WORD_END}|\\geqq{_WORD_END}|>=", r"\\ge "),
+        (rf"\\neq?{_WORD_END}|\\not\s*=|!=", r"\\ne "),
+        (rf"\\lt{_WORD_END}", "<"),
+        (rf"\\gt{_WORD_END}", ">"),
+        (rf"\\varnothing{_WORD_END}|\\O{_WORD_END}", r"\\emptyset "),
+        (r"\\\{\s*\\\}", r"\\emptyset "),
+        (rf"\\lbrace{_WORD_END}", r"\\{"),
+        (rf"\\rbrace{_WORD_END}", r"\\}"),
+        (rf"\\(?:lvert|rvert|vert){_WORD_END}", "|"),
+        (rf"\\(?:dots|cdots|dotsc|dotsb){_WORD_END}|\.\.\.", r"\\ldots "),
+        (rf"\\var(epsilon|phi|theta|rho|sigma|kappa|pi){_WORD_END}", r"\\\1"),
+        (rf"\\ast{_WORD_END}", "*"),
+        (rf"\\(?:simeq|thickapprox|approxeq){_WORD_END}", r"\\approx "),
+        (rf"\\(?:implies|Longrightarrow){_WORD_END}", r"\\Rightarrow "),
+        (r"(?:(?<=^)|(?<=[(\[,]))\s*\+\s*(?=\\infty)", ""),
+        # Matrices.
+        (r"[\[(]\s*\\begin\{array\}\s*\{[^{}]*\}", r"\\begin{pmatrix}"),
+        (r"\\end\{array\}\s*[\])]", r"\\end{pmatrix}"),
+        (r"\\begin\{(?:[bpB]|small|)matrix\}", r"\\begin{pmatrix}"),
+        (r"\\end\{(?:[bpB]|small|)matrix\}", r"\\end{pmatrix}"),
+        # One order for an exponent and an index on the same letter.
+        (r"(\^(?:\{[^{}]*\}|[0-9A-Za-z]))\s*(_(?:\{[^{}]*\}|[0-9A-Za-z]))", r"\2\1"),
+        (r"([_^])\{\s*([0-9A-Za-z])\s*\}", r"\1\2"),
         (r"\s+", " "),
     )
 ]
+_RAISED_RUN = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+")
+_LOWERED_RUN = re.compile("[₀₁₂₃₄₅₆₇₈₉ₙ]+")
 _WRAPPED = re.compile(
     r"\$\$?([^$]*)\$?\$?|\\\((.*)\\\)|\\\[(.*)\\\]|"
-    r"\\(?:boxed|fbox) ?\{(.*)\}|\\text ?\{([^{}]*)\}|\{([^{}]*)\}",
+    r"\\(?:boxed|fbox) ?\{(.*)\}|\\text ?\{([^{}]*)\}|\{(.*)\}",
     re.DOTALL,
 )
-_SPACE = re.compile(r"(\\[A-Za-z]+) (?=[A-Za-z])|\s+")
+_SPACE = re.compile(r"(\\[A-Za-z]+) (?=[A-Za-z])|(?<!\d)\s+|\s+(?!\d)")
 _MAX_WRAPPERS = 8
 
 
 def normalize(text: str) -> str:
     """The text in one spelling: LaTeX for Unicode symbols, no spacing commands, no outer wrappers."""
+    text = _RAISED_RUN.sub(lambda run: f"^{{{run[0].translate(_RAISED)}}}", text)
+    text = _LOWERED_RUN.sub(lambda run: f"_{{{run[0].translate(_LOWERED)}}}", text)
     text = unicodedata.normalize("NFKC", text.translate(_SYMBOL_TABLE)).strip()
-    text = text.removeprefix("\\$").strip()
     for pattern, replacement in _SAME:
         text = pattern.sub(replacement, text)
     return _unwrap(text)
@@ -71,7 +145,7 @@ def _unwrap(text: str) -> str:
         before = text
         text = text.strip().rstrip("$.;,").strip() if not text.startswith("$") else text.strip(" .;,")
         wrapped = _WRAPPED.fullmatch(text)
-        if wrapped is not None and _is_balanced(inner := next(filter(None, wrapped.groups()), "")):
+        if wrapped is not None and is_balanced(inner := next(filter(None, wrapped.groups()), "")):
             is_set = text.startswith("{") and "," in inner
             text = f"\\{{{inner}\\}}" if is_set else inner
         if text == before or text.startswith("\\{"):
@@ -79,7 +153,7 @@ def _unwrap(text: str) -> str:
     return text
 
 
-def _is_balanced(text: str) -> bool:
+def is_balanced(text: str) -> bool:
     """Whether the braces of `text` close inside it, so that what was taken off around it was one pair."""
     depth = 0
     for character in text:

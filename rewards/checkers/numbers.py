@@ -1,8 +1,8 @@
 """Exact values of written numbers: integers, decimals, fractions, mixed and scientific numbers, per cent.
 
-Two numbers are equal when their exact values are. One exception: a decimal with at least `MIN_DIGITS`
-significant digits stands for a fraction that no decimal can write (1/12), when it is that fraction rounded or
-cut off at its last digit.
+Two numbers are equal when their exact values are. One exception, which the caller may switch off: a decimal with
+enough significant digits stands for a fraction that no decimal can write (1/12), when it is that fraction rounded
+or cut off at its last digit.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
-MIN_DIGITS = 6
 _MAX_DIGITS = 400
 _MAX_EXPONENT = 400
 _PLAIN = r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]*)?|[0-9]+(?:\.[0-9]*)?|\.[0-9]+)"
@@ -31,15 +30,28 @@ class Written:
     value: Fraction
     last_digit: Fraction | None = None
     num_digits: int = 0
+    is_reduced: bool = True
+    """False for a fraction whose parts have a common factor, or whose denominator is 1."""
+
+    def is_long(self, min_digits: int | None) -> bool:
+        """Whether this is a decimal with enough digits to stand for a number that no decimal can write."""
+        return (
+            min_digits is not None
+            and self.last_digit is not None
+            and self.last_digit < 1
+            and self.num_digits >= min_digits
+        )
 
 
-def same_number(gold: Written, answer: Written) -> bool:
-    """Equal by value, or the one a long enough decimal of the other."""
-    return gold.value == answer.value or _is_decimal_of(answer, gold) or _is_decimal_of(gold, answer)
+def same_number(gold: Written, answer: Written, min_digits: int | None) -> bool:
+    """Equal by value, or the one a decimal of the other with at least `min_digits` digits (None: never)."""
+    if gold.value == answer.value:
+        return True
+    return _is_decimal_of(answer, gold, min_digits) or _is_decimal_of(gold, answer, min_digits)
 
 
-def _is_decimal_of(decimal: Written, fraction: Written) -> bool:
-    if decimal.last_digit is None or fraction.last_digit is not None or decimal.num_digits < MIN_DIGITS:
+def _is_decimal_of(decimal: Written, fraction: Written, min_digits: int | None) -> bool:
+    if decimal.last_digit is None or fraction.last_digit is not None or not decimal.is_long(min_digits):
         return False
     return not _terminates(fraction.value) and abs(decimal.value - fraction.value) < decimal.last_digit
 
@@ -65,7 +77,7 @@ def parse_number(text: str) -> Written | None:
         return None
     scale = Fraction(-1 if negative else 1, 100 if percent else 1)
     last_digit = None if written.last_digit is None else written.last_digit * abs(scale)
-    return Written(written.value * scale, last_digit, written.num_digits)
+    return Written(written.value * scale, last_digit, written.num_digits, written.is_reduced)
 
 
 def _unsigned(text: str) -> Written | None:
@@ -81,7 +93,7 @@ def _unsigned(text: str) -> Written | None:
         return _quotient(match[1], match[2])
     if match := _MIXED.fullmatch(text):
         part = _unsigned(match[2].strip())
-        return None if part is None else Written(int(match[1]) + part.value)
+        return None if part is None else Written(int(match[1]) + part.value, is_reduced=part.is_reduced)
     return None
 
 
@@ -108,4 +120,5 @@ def _quotient(numerator: str, denominator: str) -> Written | None:
     top, bottom = _decimal(numerator, 0), _decimal(denominator, 0)
     if top is None or bottom is None or bottom.value == 0:
         return None
-    return Written(top.value / bottom.value)
+    value = top.value / bottom.value
+    return Written(value, is_reduced=bottom.value != 1 and value.denominator == bottom.value)

@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Sequence
+from fractions import Fraction
 from typing import Any
 
 import sympy
 import sympy.physics.units  # simplify() imports it on first use
 from latex2sympy2_extended import NormalizationConfig, latex2sympy, normalize_latex
 from math_verify import verify
-from math_verify.grader import should_treat_as_complex
 from sympy.parsing import sympy_parser
 
+from rewards.checkers.numbers import Written, parse_number, same_number
+from rewards.checkers.units import in_radians
 from rewards.errors import MalformedAnswerError
 
 _SPELLING = NormalizationConfig(
@@ -25,7 +28,13 @@ _LITERAL = re.compile(r"Integer ?\( ?([0-9]+) ?\)|Float ?\( ?'([0-9.eE+-]+)' ?\)
 _ELEMENT_OF = re.compile(r"^ ?[A-Za-z] ?\\in ?(?![A-Za-z])")
 _FACTOR = re.compile(r"(?<![A-Za-z\\])([abckmnrtxyz]) ?\(")
 """Letters that stand for numbers: in front of a bracket they multiply, where the parser sees a function."""
-_RELATIVE_TOLERANCE = 1e-9
+_TRIGONOMETRIC = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-z])")
+_IMAGINARY_UNIT = re.compile(r"(?<![A-Za-z\\_])i(?![A-Za-z_(])")
+_DIGITS = 30
+_EXACT = sympy.Float("1e-50")
+"""sympy works out a difference until it is sure of `_DIGITS` digits, or finds nothing in a hundred."""
+_ROUNDED = sympy.Float("1e-12")
+"""The same where a decimal stands inside an expression, for it was read as a float."""
 
 
 def _literal_only(code: str, local_dict: Any, global_dict: Any) -> Any:
@@ -49,27 +58,58 @@ def warm_up() -> None:
     same_expression("x(x+1)", "x^2+x")
 
 
-def same_expression(gold: str, answer: str) -> bool:
+def same_expression(gold: str, answer: str, min_digits: int | None = None, relative_tolerance: float = 0.0) -> bool:
     """math-verify's verdict, then the checks against the false positives that it is known for.
 
-    Equations are compared as such: the same solutions because one is a constant multiple of the other.
+    Two constants are compared by their values. A decimal of at least `min_digits` digits stands
+    for the irrational number that it is rounded or cut off from; numbers within `relative_tolerance` of the gold
+    are equal.
     """
     wanted, given = parse(gold), parse(answer)
-    if wanted is None or given is None:
+    if wanted is None or given is None or isinstance(wanted, sympy.Eq) or isinstance(given, sympy.Eq):
         return False
-    if isinstance(wanted, sympy.Eq) and isinstance(given, sympy.Eq):
-        return _same_equation(wanted, given)
-    equal = verify(wanted, given, strict=True, allow_set_relation_comp=True, timeout_seconds=None)
-    return bool(equal) and _same_magnitude(wanted, given)
+    try:
+        constants = _constant(wanted), _constant(given)
+        if None not in constants:
+            written = parse_number(gold), parse_number(answer)
+            return _same_constant(*constants, written, min_digits, relative_tolerance)
+    except OverflowError:
+        raise MalformedAnswerError("a number too large to work with") from None
+    return bool(verify(wanted, given, strict=True, allow_set_relation_comp=True, timeout_seconds=None))
+
+
+def same_equation(gold: Sequence[str], answer: Sequence[str], only_rearranged: bool) -> bool:
+    """Equations by their two sides: ``a = b`` and ``c = d`` are the same when ``(a - b) / (c - d)`` is a constant
+    other than 0, which is 1 or -1 when the one is only a rearrangement of the other."""
+    if len(gold) != 2 or len(answer) != 2:
+        return False
+    parsed = [parse(side) for side in (*gold, *answer)]
+    if not all(isinstance(side, sympy.Expr) for side in parsed):
+        return False
+    wanted, given = parsed[0].doit() - parsed[1].doit(), parsed[2].doit() - parsed[3].doit()
+    if wanted == 0 or given == 0:
+        return bool(wanted == given)
+    ratio = sympy.simplify(wanted / given)
+    return bool(ratio.is_number and ratio != 0 and (not only_rearranged or abs(ratio) == 1))
+
+
+def real_value(latex: str) -> Any:
+    """The value of a real constant as a sympy number, or None."""
+    expression = parse(latex)
+    value = None if expression is None else _constant(expression)
+    return value.evalf(_DIGITS) if value is not None and value.is_real and value.is_finite else None
 
 
 def parse(latex: str) -> Any:
     """The sympy expression, or None when the parser does not understand the text."""
-    spelled = normalize_latex(_FACTOR.sub(r"\1 \\cdot (", _ELEMENT_OF.sub("", latex)), _SPELLING)
-    is_real = not should_treat_as_complex(spelled)
+    spelled = _FACTOR.sub(r"\1 \\cdot (", _ELEMENT_OF.sub("", latex))
+    if _TRIGONOMETRIC.search(spelled):
+        spelled = in_radians(spelled)
+    spelled = normalize_latex(spelled, _SPELLING)
+    is_complex = bool(_IMAGINARY_UNIT.search(spelled)) and "\\sum" not in spelled and "\\prod" not in spelled
     try:
-        expression = latex2sympy(spelled, is_real=is_real, convert_degrees=False, normalization_config=None)
-        return expression if is_real else _with_imaginary_unit(expression)
+        expression = latex2sympy(spelled, is_real=not is_complex, convert_degrees=False, normalization_config=None)
+        return _with_imaginary_unit(expression) if is_complex else expression
     except MemoryError:
         raise
     except Exception:
@@ -82,26 +122,37 @@ def _with_imaginary_unit(expression: Any) -> Any:
     return expression.xreplace(dict.fromkeys(named_i, sympy.I)) if named_i else expression
 
 
-def _same_equation(gold: Any, answer: Any) -> bool:
-    """``a = b`` and ``c = d`` are the same when ``(a - b) / (c - d)`` is a constant other than 0."""
-    wanted, given = (equation.lhs.doit() - equation.rhs.doit() for equation in (gold, answer))
-    if wanted == 0 or given == 0:
-        return bool(wanted == given)
-    ratio = sympy.simplify(wanted / given)
-    return bool(ratio.is_number and ratio != 0)
-
-
-def _same_magnitude(gold: Any, answer: Any) -> bool:
-    """math-verify rounds to six decimals and drops small residues; numbers must agree relatively too."""
-    numbers = [_number(expression) for expression in (gold, answer)]
-    if None in numbers:
-        return True
-    left, right = numbers
-    return bool(abs(left - right) <= _RELATIVE_TOLERANCE * max(abs(left), abs(right)))
-
-
-def _number(expression: Any) -> Any:
+def _constant(expression: Any) -> Any:
+    """The expression worked out as far as sympy does it unasked, when it is a finite number; else None."""
     if not isinstance(expression, sympy.Expr) or not expression.is_number:
         return None
-    value = expression.doit().evalf(30)
-    return value if value.is_Number and value.is_finite else None
+    value = expression.doit()
+    if not isinstance(value, sympy.Expr) or not value.is_number or value.has(sympy.oo, sympy.zoo, sympy.nan):
+        return None
+    return value
+
+
+def _same_constant(
+    gold: Any, answer: Any, written: Sequence[Written | None], min_digits: int | None, relative_tolerance: float
+) -> bool:
+    """Exactly where both are rational, else to `_EXACT` of their size; `written` are gold and answer as decimals."""
+    gold, answer = (
+        expression if decimal is None else sympy.Rational(decimal.value)
+        for expression, decimal in zip((gold, answer), written, strict=True)
+    )
+    if gold.is_Rational and answer.is_Rational:
+        wanted, given = (
+            decimal or Written(Fraction(int(number.p), int(number.q)))
+            for number, decimal in zip((gold, answer), written, strict=True)
+        )
+        return same_number(wanted, given, min_digits) or bool(abs(gold - answer) <= relative_tolerance * abs(gold))
+    difference, size, other = (abs(value.evalf(_DIGITS)) for value in (gold - answer, gold, answer))
+    if not all(value.is_Float or value.is_Integer for value in (difference, size, other)):
+        return False
+    rounding = _ROUNDED if gold.has(sympy.Float) or answer.has(sympy.Float) else _EXACT
+    if difference <= max(rounding * max(size, other, _EXACT), relative_tolerance * size):
+        return True
+    return any(
+        decimal is not None and decimal.is_long(min_digits) and difference < sympy.Rational(decimal.last_digit)
+        for decimal in written
+    )
