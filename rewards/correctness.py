@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rewards.judged import Judged
 from rewards.options import CorrectnessOptions
-from rewards.types import Outcome
+from rewards.types import ScoreRequest
 
 
-def correctness_reward(outcomes: Sequence[Outcome], options: CorrectnessOptions) -> list[float | None]:
-    """`correct` for CORRECT, None when the gold is unusable (nothing can be learnt), `wrong` for all others.
+def correctness_reward(request: ScoreRequest, judged: Sequence[Judged], options: CorrectnessOptions) -> list[float]:
+    """`correct` for a right answer, `wrong` for all others: the accuracy reward of DeepSeek-R1 (arXiv 2501.12948,
+    section 2.2.2).
 
     Time-outs and crashes pay `wrong` as well: paying nothing at all would make a bomb better than a wrong
     answer wherever `wrong` is negative.
     """
-    paid = {Outcome.CORRECT: options.correct, Outcome.GOLD_UNUSABLE: None}
-    return [paid.get(outcome, options.wrong) for outcome in outcomes]
+    return [options.correct if one.is_right else options.wrong for one in judged]

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from rewards.extract import ANSWER, END_ANSWER, END_THINK, THINK, after_thinking, find_boxes
+from rewards.extract import ANSWER, END_ANSWER, END_THINK, THINK, find_boxes
 from rewards.options import FormatOptions
 from rewards.types import AnswerStyle, Response, ScoreRequest
 
 _TAGS = (THINK, END_THINK, ANSWER, END_ANSWER)
+_FENCE = "```"
 
 
 def format_reward(request: ScoreRequest, options: FormatOptions) -> list[float]:
-    """1.0 for a well-formed completion, else 0.0; with ``partial: true`` tagged answers get `partial_credit`.
+    """1.0 for a well-formed completion, else 0.0: the format reward of DeepSeek-R1 (arXiv 2501.12948, section 2.2.2).
 
-    There is no partial credit for boxed answers.
+    With ``partial: true`` tagged answers get `partial_credit`; there is no partial credit for boxed answers.
     """
     if options.partial and request.answer_style == "tags":
         return [partial_credit(response, request.opens_think) for response in request.responses]
@@ -23,33 +24,47 @@ def format_reward(request: ScoreRequest, options: FormatOptions) -> list[float]:
 def is_well_formed(response: Response, opens_think: bool, answer_style: AnswerStyle) -> bool:
     """The strict form.
 
-    ``tags``: ``<think>…</think>`` and then ``<answer>…</answer>``: each tag exactly once, neither block
-    empty, nothing but white space before, between and after. When the prompt already opened ``<think>``, the
-    completion starts inside the thinking and must not open it again. ``boxed``: exactly one box after the
-    thinking, balanced and not empty. A completion that the length limit cut off is never well formed.
+    ``tags``: ``<think>…</think>`` and then ``<answer>…</answer>``: each tag exactly once and outside code fences,
+    neither block empty, nothing but white space before, between and after. When the prompt already opened ``<think>``,
+    the completion starts inside the thinking and must not open it again. ``boxed``: exactly one box, balanced and not
+    empty; thinking is optional unless the prompt opened it, and one well-formed block before the box. A completion
+    that the length limit cut off is never well formed. A block of characters that cannot be seen is empty.
     """
     if response.truncated:
         return False
-    if answer_style == "boxed":
-        return _has_one_box(response.text, opens_think)
-    return _has_both_blocks(THINK + response.text if opens_think else response.text)
+    text = THINK + response.text if opens_think else response.text
+    return _has_one_box(text) if answer_style == "boxed" else _has_both_blocks(text)
 
 
-def _has_one_box(text: str, opens_think: bool) -> bool:
-    tail = after_thinking(text, opens_think)
+def _has_one_box(text: str) -> bool:
+    thinks = THINK in text or END_THINK in text
+    tail = _behind_thinking(text) if thinks else text
     boxes = find_boxes(tail) if tail is not None else []
-    return len(boxes) == 1 and bool(boxes[0])
+    return len(boxes) == 1 and not _is_empty(boxes[0])
 
 
 def _has_both_blocks(text: str) -> bool:
-    if any(text.count(tag) != 1 for tag in _TAGS):
+    tail = _behind_thinking(text)
+    if tail is None or text.count(ANSWER) != 1 or text.count(END_ANSWER) != 1:
         return False
+    between, opened, rest = tail.partition(ANSWER)
+    answer, closed, after = rest.partition(END_ANSWER)
+    return bool(opened and closed) and not (between.strip() or after.strip() or _is_empty(answer))
+
+
+def _behind_thinking(text: str) -> str | None:
+    """What follows the one thinking block at the start of `text`; None when it is not of the strict form."""
+    if text.count(THINK) != 1 or text.count(END_THINK) != 1:
+        return None
     before, _, rest = text.partition(THINK)
-    thinking, _, rest = rest.partition(END_THINK)
-    between, _, rest = rest.partition(ANSWER)
-    answer, end, after = rest.partition(END_ANSWER)
-    blank = not (before.strip() or between.strip() or after.strip())
-    return bool(blank and end and thinking.strip() and answer.strip())
+    thinking, closed, tail = rest.partition(END_THINK)
+    if before.strip() or not closed or _is_empty(thinking) or thinking.count(_FENCE) % 2:
+        return None
+    return tail
+
+
+def _is_empty(text: str) -> bool:
+    return not any(character.isprintable() and not character.isspace() for character in text)
 
 
 def partial_credit(response: Response, opens_think: bool) -> float:
@@ -58,6 +73,9 @@ def partial_credit(response: Response, opens_think: bool) -> float:
     n is the number of tags that the completion has to write (4, or 3 when the prompt opened ``<think>``) and
     c how many of them it wrote exactly once and behind the ones before. So each tag is worth 0.2 (0.25), and
     the last step, from all tags to the strict form, as much again.
+
+    Where we differ: open-r1's tag count pays a quarter for each tag with its line breaks, in any order, so that all
+    four in a heap are paid in full; here the order counts and the last fifth is for the strict form alone.
     """
     if is_well_formed(response, opens_think, "tags"):
         return 1.0

@@ -1,19 +1,17 @@
 """Worker processes that are killed when a call takes too long, and the thread that drives them.
 
-Time limits hold because the parent sends SIGKILL: no signal handler, alarm or thread time-out is involved. A
-job is a sequence of calls. It goes to one worker, which sends back each result as it is worked out, so that
+Time limits hold because the parent has a SIGKILL sent: no signal handler, alarm or thread time-out is involved.
+A job is a sequence of calls. It goes to one worker, which sends back each result as it is worked out, so that
 when a call has to be killed, the ones before it keep their results and the ones behind it go on in a fresh
-worker.
+worker. Workers are forked from a zygote, which takes milliseconds; when that dies, all workers do, and the calls
+that they were at are begun again.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
 import pickle
-import socket
-import struct
-import sys
 import threading
 import time
 from collections import deque
@@ -21,17 +19,17 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from multiprocessing import Pipe
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import wait
 from typing import Any, Literal, Self
 
 from rewards.errors import PoolError
-from rewards.process import Child, ChildDiedError
 from rewards.worker import Call, SetUp
+from rewards.worker_zygote import Zygote
 
 _START_UP_S = 120.0
-_PIPE_TIMEOUT_S = 5.0
 _MAX_MESSAGE_BYTES = 1 << 20
 _MAX_FAILED_STARTS = 3
+_MAX_INTERRUPTIONS = 3
 
 
 @dataclass(frozen=True)
@@ -50,6 +48,8 @@ class _Job:
     payloads: list[bytes]
     results: list[CallResult] = field(default_factory=list)
     future: Future[list[CallResult]] = field(default_factory=Future)
+    num_interruptions: int = 0
+    """How often the zygote has died while the call that is next was being worked on."""
 
     @property
     def is_done(self) -> bool:
@@ -57,18 +57,18 @@ class _Job:
 
 
 class _Worker:
-    """A child, what it works on, and by when it must answer (None while it has nothing to do)."""
+    """The pipe to a worker, what it works on, and by when it must answer (None while it has nothing to do)."""
 
-    def __init__(self, set_up: SetUp) -> None:
-        path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
-        self.child = Child("rewards.worker", env={"PYTHONPATH": path})
+    def __init__(self, zygote: Zygote, set_up: SetUp, deadline_s: float) -> None:
+        self.number, self.connection = zygote.fork()
         self.job: _Job | None = None
         self.is_ready = False
         self.num_calls = 0
         self.deadline: float | None = time.monotonic() + _START_UP_S
         self.call_began = 0.0
-        _never_block_for_long(self.child.connection)
-        self.child.send(set_up)
+        # Where nobody takes it, the pipe's end will be heard.
+        with contextlib.suppress(OSError):
+            self.connection.send((set_up, deadline_s))
 
     @property
     def is_idle(self) -> bool:
@@ -76,7 +76,7 @@ class _Worker:
 
 
 class WorkerPool:
-    """Up to `num_workers` processes, started when there is work for them.
+    """Up to `num_workers` processes, started when there is work for them, and replaced at once when they end.
 
     `deadline_s` is wall-clock time for each single call; starting a worker has its own, generous limit.
     `memory_bytes` is what a call may allocate beyond a worker's own size. A worker is replaced after
@@ -90,6 +90,7 @@ class WorkerPool:
         self._deadline_s = deadline_s
         self._set_up = set_up or SetUp()
         self._recycle_after = recycle_after
+        self._zygote: Zygote | None = None
         self._workers: list[_Worker] = []
         self._num_wanted = 0
         self._num_failed_starts = 0
@@ -157,8 +158,10 @@ class WorkerPool:
             waiting = [*(worker.job for worker in self._workers if worker.job), *self._queue]
             self._queue.clear()
         for worker in self._workers:
-            worker.child.kill()
+            worker.connection.close()
         self._workers.clear()
+        if self._zygote is not None:
+            self._zygote.close()
         for job in waiting:
             job.future.set_exception(error)
 
@@ -166,8 +169,10 @@ class WorkerPool:
         num_busy = sum(worker.job is not None for worker in self._workers)
         needed = min(self._num_workers, num_busy + len(self._queue))
         self._num_wanted = max(self._num_wanted, needed)
-        while len(self._workers) < self._num_wanted:
-            self._workers.append(_Worker(self._set_up))
+        if self._num_wanted and self._zygote is None:
+            self._zygote = Zygote()
+        while self._zygote is not None and len(self._workers) < self._num_wanted:
+            self._workers.append(_Worker(self._zygote, self._set_up, self._deadline_s))
 
     def _hand_out(self) -> None:
         for worker in [worker for worker in self._workers if worker.is_idle]:
@@ -184,9 +189,9 @@ class WorkerPool:
         """Send the calls that are still open. A worker that was dead before is not their fault."""
         first = len(job.results)
         try:
-            worker.child.send((first, job.payloads[first:]))
-        except (ChildDiedError, OSError):
-            self._queue.appendleft(job)
+            worker.connection.send((first, job.payloads[first:]))
+        except OSError:
+            self._put_back(job)
             self._bury(worker)
         else:
             worker.job = job
@@ -202,20 +207,23 @@ class WorkerPool:
             return
         deadlines = [worker.deadline for worker in self._workers if worker.deadline is not None]
         timeout_s = max(0.0, min(deadlines) - time.monotonic()) if deadlines else None
-        workers = {worker.child.connection: worker for worker in self._workers}
-        for connection in wait([*workers, self._waking], timeout_s):
+        workers = {worker.connection: worker for worker in self._workers}
+        zygotes = [self._zygote.connection] if self._zygote else []
+        for connection in wait([*zygotes, *workers, self._waking], timeout_s):
             if connection is self._waking:
                 with self._lock:
                     self._waking.recv_bytes()
                     self._is_woken = False
+            elif connection in zygotes:
+                self._lose_zygote()
             else:
                 self._hear(workers[connection])  # type: ignore[index]
 
     def _hear(self, worker: _Worker) -> None:
         """Take in all messages that have come. The pipe's end, or anything but our messages, is a crash."""
         try:
-            while worker in self._workers and worker.child.connection.poll():
-                message = json.loads(worker.child.connection.recv_bytes(_MAX_MESSAGE_BYTES))
+            while worker in self._workers and worker.connection.poll():
+                message = json.loads(worker.connection.recv_bytes(_MAX_MESSAGE_BYTES))
                 self._take_in(worker, message)
         except (EOFError, OSError, ValueError, KeyError, TypeError) as error:
             self._lose(worker, "crashed", f"the worker died ({type(error).__name__})")
@@ -232,7 +240,7 @@ class WorkerPool:
             raise ValueError("an answer that nobody asked for")
         detail = message.get("error", "")
         wall_s = time.monotonic() - worker.call_began
-        job.results.append(CallResult("crashed" if detail else "done", message.get("value"), detail, wall_s))
+        self._note(job, CallResult("crashed" if detail else "done", message.get("value"), detail, wall_s))
         worker.num_calls += 1
         self._begin_call(worker)
         if job.is_done:
@@ -240,40 +248,73 @@ class WorkerPool:
 
     def _finish(self, worker: _Worker, job: _Job) -> None:
         worker.job, worker.deadline = None, None
+        job.future.set_result(job.results)
         if worker.num_calls >= self._recycle_after:
             self._bury(worker)
-        job.future.set_result(job.results)
 
     def _enforce_deadlines(self) -> None:
         now = time.monotonic()
         for worker in list(self._workers):
-            if worker.deadline is not None and now >= worker.deadline:
-                self._lose(worker, "timed_out", f"no answer within {self._deadline_s:g} s")
+            if worker in self._workers and worker.deadline is not None and now >= worker.deadline:
+                limit_s = self._deadline_s if worker.is_ready else _START_UP_S
+                self._lose(worker, "timed_out", f"no answer within {limit_s:g} s")
 
     def _lose(self, worker: _Worker, status: Literal["timed_out", "crashed"], detail: str) -> None:
-        """Kill a worker; the call that it was at gets `status`, the rest of its job goes first in line."""
-        self._bury(worker)
-        if not worker.is_ready:
-            self._num_failed_starts += 1
-            if self._num_failed_starts >= _MAX_FAILED_STARTS:
-                raise PoolError(f"reward workers do not start: {detail}, {_MAX_FAILED_STARTS} times in a row")
-        if (job := worker.job) is None:
+        """Kill a worker; the call that it was at gets `status`, the rest of its job goes first in line.
+
+        Unless it may have been the zygote's end that was the worker's.
+        """
+        if not self._bury(worker):
             return
-        job.results.append(CallResult(status, detail=detail, wall_s=time.monotonic() - worker.call_began))
+        if not worker.is_ready:
+            self._count_failed_start(detail)
+        if worker.job is not None:
+            self._fail_call(worker, worker.job, status, detail)
+
+    def _lose_zygote(self) -> None:
+        """All workers go with it. The calls that they were at are not to blame, unless it happens to them again."""
+        if self._zygote is None:
+            return
+        self._zygote.kill()
+        self._zygote = None
+        workers, self._workers = self._workers, []
+        for worker in workers:
+            worker.connection.close()
+            if (job := worker.job) is None:
+                continue
+            job.num_interruptions += 1
+            if job.num_interruptions < _MAX_INTERRUPTIONS:
+                self._put_back(job)
+            else:
+                self._fail_call(worker, job, "crashed", f"the zygote died {_MAX_INTERRUPTIONS} times during this call")
+        self._count_failed_start("their zygote died")
+
+    def _count_failed_start(self, detail: str) -> None:
+        """Raises PoolError when no worker has become ready for too many deaths in a row."""
+        self._num_failed_starts += 1
+        if self._num_failed_starts >= _MAX_FAILED_STARTS:
+            raise PoolError(f"reward workers do not start: {detail}, {_MAX_FAILED_STARTS} times in a row")
+
+    def _fail_call(self, worker: _Worker, job: _Job, status: Literal["timed_out", "crashed"], detail: str) -> None:
+        self._note(job, CallResult(status, detail=detail, wall_s=time.monotonic() - worker.call_began))
         if job.is_done:
             job.future.set_result(job.results)
         else:
-            with self._lock:
-                self._queue.appendleft(job)
+            self._put_back(job)
 
-    def _bury(self, worker: _Worker) -> None:
-        worker.child.kill()
+    def _note(self, job: _Job, result: CallResult) -> None:
+        job.results.append(result)
+        job.num_interruptions = 0
+
+    def _put_back(self, job: _Job) -> None:
+        with self._lock:
+            self._queue.appendleft(job)
+
+    def _bury(self, worker: _Worker) -> bool:
+        """Kill a worker. False when the zygote could not, for being dead or stuck: then all workers were given up."""
+        if self._zygote is None or not self._zygote.kill_worker(worker.number):
+            self._lose_zygote()
+            return False
+        worker.connection.close()
         self._workers.remove(worker)
-
-
-def _never_block_for_long(connection: Connection) -> None:
-    """Reading half a message, or writing to a worker that does not read, raises OSError after a moment."""
-    limit = struct.pack("ll", int(_PIPE_TIMEOUT_S), 0)
-    with socket.socket(fileno=os.dup(connection.fileno())) as duplicate:
-        duplicate.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
-        duplicate.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+        return True

@@ -24,6 +24,7 @@ from typing import Any
 
 _PIPE_VARIABLE = "GRPO_CHILD_PIPE"
 _LIFE_LINE_VARIABLE = "GRPO_CHILD_LIFE_LINE"
+_MAX_DESCRIPTORS = 4096
 
 
 class ChildDiedError(RuntimeError):
@@ -113,21 +114,29 @@ def connect_to_parent() -> Connection:
     """Called once, first thing, in the child: set the guardian and return the pipe to the parent."""
     life_line = int(os.environ.pop(_LIFE_LINE_VARIABLE))
     pipe = int(os.environ.pop(_PIPE_VARIABLE))
-    if os.fork() == 0:
-        _guard(life_line)
+    start_guardian(life_line)
     os.close(life_line)
     os.set_inheritable(pipe, False)
     return Connection(pipe)
 
 
-def _guard(life_line: int) -> None:
-    """Wait for the parent's end, or for the child's, then end the group. Never returns."""
-    child = os.getppid()
-    os.closerange(3, life_line)
-    os.closerange(life_line + 1, 256)
-    while os.getppid() == child:
-        parent_gone, _, _ = select.select([life_line], [], [], 0.5)
-        if parent_gone:
-            break
-    os.killpg(os.getpgid(0), signal.SIGKILL)
-    os._exit(1)
+def start_guardian(life_line: int) -> None:
+    """Fork a process into the caller's group, which the caller must lead, that ends the group when its time has come.
+
+    That is when the caller has ended, or nobody holds the other end of `life_line` any more.
+    """
+    leader = os.getpid()
+    if os.fork() == 0:
+        _guard(leader, life_line)
+
+
+def _guard(leader: int, life_line: int) -> None:
+    """Wait for the end of `life_line`, or for the leader's, then end the group. Never returns."""
+    try:
+        os.closerange(3, life_line)
+        os.closerange(life_line + 1, _MAX_DESCRIPTORS)
+        while os.getppid() == leader and not select.select([life_line], [], [], 0.5)[0]:
+            pass
+    finally:
+        os.killpg(leader, signal.SIGKILL)
+        os._exit(1)

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from typing import Self
 
+from rewards.builtin import Parts, imports_more, other_parts, reads_text
 from rewards.checkers import find_checker
-from rewards.correctness import correctness_reward
+from rewards.checkers.quick import quick_verdict
 from rewards.errors import PoolError
 from rewards.extract import Extracted, extract
-from rewards.length import length_reward, overlong_reward
-from rewards.options import CorrectnessOptions, FormatOptions, LanguageOptions, LengthOptions, OverlongOptions
+from rewards.judged import Judged, behind_gate
+from rewards.policy import DEFAULT_POLICY, AnswerPolicy
 from rewards.pool import CallResult, WorkerPool
 from rewards.spec import RewardSpec
 from rewards.types import Outcome, Score, ScoreRequest, Verdict
@@ -20,7 +22,6 @@ from rewards.worker import Call, SetUp
 
 _GOLDS_PER_JOB = 32
 _OUTCOME_OF_FAILURE = {"timed_out": Outcome.TIMED_OUT, "crashed": Outcome.CRASHED}
-_TEXT_OPTIONS = (FormatOptions, LanguageOptions)
 
 
 @dataclass(frozen=True)
@@ -35,12 +36,16 @@ class Fault:
 
 @dataclass(frozen=True)
 class _Submitted:
-    """A request under way. The job's calls are one verdict for each of `answers`, then the text rewards."""
+    """A request under way. The job's calls are one verdict for each of `asked`, then the text rewards.
+
+    `verdicts` has the distinct answers that could be judged here and now; `asked` are the others.
+    """
 
     request: ScoreRequest
     extracted: tuple[Extracted, ...]
-    answers: tuple[str, ...]
-    job: Future[list[CallResult]]
+    verdicts: dict[str, Verdict]
+    asked: tuple[str, ...]
+    job: Future[list[CallResult]] | None
 
 
 class Scorer:
@@ -49,8 +54,12 @@ class Scorer:
     ``reward = Σ weight · part`` over the parts that are not None. The outcome is judged whether or not
     `correctness` is among the rewards. Requests are worked on from the moment they are submitted.
 
-    `deadline_s` bounds each verdict and each reward's call on a group, `memory_bytes` the memory either may
-    allocate. Construction imports users' functions in a worker and raises ValueError when that fails.
+    With `format_gates` every outcome-based reward takes a right answer in a completion that is not well formed for a
+    wrong one (`rewards.judged.behind_gate` says why); the outcome in the score stays what it is. `policy` decides
+    what graders disagree about.
+
+    `deadline_s` bounds each verdict and each reward's call on a group, `memory_bytes` the memory either may allocate.
+    Construction imports users' functions and optional packages in a worker; ValueError when that fails.
     """
 
     def __init__(
@@ -60,14 +69,19 @@ class Scorer:
         num_workers: int = 1,
         deadline_s: float = 5.0,
         memory_bytes: int = 2 << 30,
+        format_gates: bool = False,
+        policy: AnswerPolicy = DEFAULT_POLICY,
     ) -> None:
         self._specs = tuple(specs)
         _refuse_duplicates([spec.name for spec in specs])
-        self._text_rewards = tuple(spec for spec in specs if _reads_text(spec))
+        self._text_rewards = tuple(spec for spec in specs if reads_text(spec))
+        self._format_gates = format_gates
+        self._policy = policy
         self._submitted: list[_Submitted] = []
         self._faults: list[Fault] = []
-        self._pool = WorkerPool(num_workers, deadline_s, SetUp(self._text_rewards, memory_bytes))
-        if any(spec.is_user_function for spec in specs):
+        self._is_closed = False
+        self._pool = WorkerPool(num_workers, deadline_s, SetUp(self._text_rewards, memory_bytes, policy))
+        if any(imports_more(spec) for spec in specs):
             self._await_first_worker()
 
     def __enter__(self) -> Self:
@@ -77,21 +91,25 @@ class Scorer:
         self.close()
 
     def submit(self, request: ScoreRequest) -> None:
-        """Begin to score one group; returns at once. Raises ValueError for an unknown checker."""
+        """Begin to score one group; returns at once. Raises ValueError for an unknown checker, PoolError if closed."""
+        if self._is_closed:
+            raise PoolError("the scorer is closed")
         find_checker(request.checker)
-        extracted = tuple(
-            extract(response.text, request.opens_think, request.answer_style) for response in request.responses
-        )
-        answers = tuple(dict.fromkeys(item.answer for item in extracted if item.answer is not None))
-        verdicts = [Call("judge", (request.checker, request.gold, answer)) for answer in answers]
-        rewards = [Call("text_reward", (position, request)) for position in range(len(self._text_rewards))]
-        job = self._pool.submit([*verdicts, *rewards])
-        self._submitted.append(_Submitted(request, extracted, answers, job))
+        form = request.opens_think, request.answer_style, self._policy.several_boxes
+        extracted = tuple(extract(response.text, *form) for response in request.responses)
+        answers = dict.fromkeys(one.answer for one in extracted if one.answer is not None)
+        ask_here = partial(quick_verdict, request.checker, request.gold, policy=self._policy)
+        verdicts = {answer: verdict for answer in answers if (verdict := ask_here(answer))}
+        asked = tuple(answer for answer in answers if answer not in verdicts)
+        calls = [Call("judge", (request.checker, request.gold, answer)) for answer in asked]
+        calls += [Call("text_reward", (position, request)) for position in range(len(self._text_rewards))]
+        job = self._pool.submit(calls) if calls else None
+        self._submitted.append(_Submitted(request, extracted, verdicts, asked, job))
 
     def collect(self) -> list[tuple[Score, ...]]:
         """Wait for everything submitted since the last `collect`: its scores, in the order of submission."""
         submitted, self._submitted = self._submitted, []
-        return [self._scores(item, item.job.result()) for item in submitted]
+        return [self._scores(item, item.job.result() if item.job else []) for item in submitted]
 
     def take_faults(self) -> list[Fault]:
         """The rewards that failed on a group since the last call."""
@@ -109,6 +127,7 @@ class Scorer:
 
     def close(self) -> None:
         """Kill the workers. Safe to call twice."""
+        self._is_closed = True
         self._pool.close()
 
     def _await_first_worker(self) -> None:
@@ -119,58 +138,44 @@ class Scorer:
             raise ValueError(str(error)) from error
 
     def _scores(self, item: _Submitted, results: Sequence[CallResult]) -> tuple[Score, ...]:
-        verdicts, texts = results[: len(item.answers)], results[len(item.answers) :]
-        verdict_on = {answer: as_verdict(result) for answer, result in zip(item.answers, verdicts, strict=True)}
+        item.verdicts.update(zip(item.asked, map(as_verdict, results), strict=False))
         found = [
-            Verdict(one.outcome, one.reason) if one.outcome else verdict_on[one.answer or ""] for one in item.extracted
+            Verdict(one.outcome, one.reason) if one.outcome else item.verdicts[one.answer or ""]
+            for one in item.extracted
         ]
-        outcomes = [verdict.outcome for verdict in found]
-        by_text = {spec.name: result for spec, result in zip(self._text_rewards, texts, strict=True)}
-        columns = [self._parts(spec, item.request, outcomes, by_text) for spec in self._specs]
-        rows = zip(*columns, strict=True) if columns else [()] * len(outcomes)
+        responses = zip(item.request.responses, found, item.extracted, strict=True)
+        judged = [Judged(response, verdict.outcome, one.answer) for response, verdict, one in responses]
+        texts = {spec.name: result for spec, result in zip(self._text_rewards, results[len(item.asked) :], strict=True)}
+        seen = behind_gate(item.request, judged) if self._format_gates else judged
+        columns = [self._parts(spec, item.request, seen, texts.get(spec.name)) for spec in self._specs]
+        rows = zip(*columns, strict=True) if columns else [()] * len(found)
         return tuple(
             self._score(parts, verdict, one.answer)
             for parts, verdict, one in zip(rows, found, item.extracted, strict=True)
         )
 
     def _parts(
-        self,
-        spec: RewardSpec,
-        request: ScoreRequest,
-        outcomes: Sequence[Outcome],
-        by_text: dict[str, CallResult],
-    ) -> Sequence[float | None]:
-        """One part for each response."""
-        if spec.name in by_text:
-            return self._text_parts(spec, by_text[spec.name], len(outcomes))
-        num_tokens = [response.num_tokens for response in request.responses]
-        match spec.parsed_options():
-            case CorrectnessOptions() as options:
-                return correctness_reward(outcomes, options)
-            case LengthOptions() as options:
-                return length_reward(num_tokens, outcomes, request.step, options)
-            case OverlongOptions() as options:
-                return overlong_reward(num_tokens, options)
-        raise AssertionError(f"{spec.name} has no place to be computed")
-
-    def _text_parts(self, spec: RewardSpec, result: CallResult, num_responses: int) -> Sequence[float | None]:
-        if result.status == "done":
-            parts: list[float | None] = result.value
+        self, spec: RewardSpec, request: ScoreRequest, judged: Sequence[Judged], result: CallResult | None
+    ) -> Parts:
+        """One part for each response: what the worker answered, if it was asked, or worked out here."""
+        if result is not None and result.status == "done":
+            parts: Parts = result.value
             return parts
-        outcome = _OUTCOME_OF_FAILURE[result.status]
-        self._faults.append(Fault(spec.name, outcome, num_responses, result.detail))
+        if result is not None:
+            return self._failed(spec, _OUTCOME_OF_FAILURE[result.status], len(judged), result.detail)
+        try:
+            return other_parts(spec, request, judged)
+        except ValueError as error:
+            return self._failed(spec, Outcome.CRASHED, len(judged), str(error))
+
+    def _failed(self, spec: RewardSpec, outcome: Outcome, num_responses: int, detail: str) -> Parts:
+        self._faults.append(Fault(spec.name, outcome, num_responses, detail))
         return [None] * num_responses
 
-    def _score(self, parts: Sequence[float | None], verdict: Verdict, answer: str | None) -> Score:
-        reward = sum(spec.weight * part for spec, part in zip(self._specs, parts, strict=True) if part is not None)
-        names = [spec.name for spec in self._specs]
-        return Score(
-            float(reward), dict(zip(names, parts, strict=True)), verdict.outcome, answer, verdict.reason, verdict.cpu_s
-        )
-
-
-def _reads_text(spec: RewardSpec) -> bool:
-    return spec.is_user_function or isinstance(spec.parsed_options(), _TEXT_OPTIONS)
+    def _score(self, parts: Parts, verdict: Verdict, answer: str | None) -> Score:
+        named = dict(zip((spec.name for spec in self._specs), parts, strict=True))
+        reward = sum(spec.weight * part for spec in self._specs if (part := named[spec.name]) is not None)
+        return Score(float(reward), named, verdict.outcome, answer, verdict.reason, verdict.cpu_s)
 
 
 def _refuse_duplicates(names: Sequence[str]) -> None:

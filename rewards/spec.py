@@ -18,9 +18,9 @@ _DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*(:[^\W\d]\w*|\.[^\W\d]\w*)")
 class RewardSpec(BaseModel):
     """A named reward with its weight in the sum.
 
-    `name` is one of format, correctness, length, overlong, language, or a user's own function as
-    ``package.module:function`` or ``package.module.function``. The options of the five named ones are checked
-    here; those of a user's function are handed to it as keyword arguments.
+    `name` is one of `OPTIONS_OF_REWARD`, or a user's own function as ``package.module:function`` or
+    ``package.module.function``. The options of the named ones are checked here; those of a user's function are handed
+    to it as keyword arguments.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

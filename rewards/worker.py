@@ -1,4 +1,4 @@
-"""What runs in a reward worker: ``python -m rewards.worker``, started by `rewards.pool`.
+"""What a reward worker does, from its fork (see `rewards.worker_zygote`) to the end of its pipe.
 
 It takes one set-up, says that it is ready, and then answers calls. Answers are JSON, never pickles: whatever
 goes wrong in here, the trainer only ever reads numbers, texts and None from it.
@@ -6,36 +6,42 @@ goes wrong in here, the trainer only ever reads numbers, texts and None from it.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pickle
 import resource
-import sys
+import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
-from rewards.checkers import find_checker, judge
-from rewards.format import format_reward
-from rewards.language import language_reward
-from rewards.options import FormatOptions, LanguageOptions
-from rewards.process import connect_to_parent
+from rewards.builtin import imports_more, open_text_reward
+from rewards.checkers import gold_fault, judge
+from rewards.limits import abort_on_memory_error, allow_cpu, is_memory_spent, limit_memory, num_cpus
+from rewards.policy import DEFAULT_POLICY, AnswerPolicy
 from rewards.spec import RewardSpec
-from rewards.types import ScoreRequest
-from rewards.user import call_function, load_function
 
-TextReward = Callable[[ScoreRequest], Sequence[float | None]]
+_LOOK_AT_MEMORY_AFTER_S = 0.005
+"""In less time a call fills some 20 MiB, piece by piece; looking takes 30 µs, as long as a quick verdict."""
 
 
 @dataclass(frozen=True)
 class SetUp:
-    """The rewards that read text, by their position in calls, and the memory a call may use, in bytes."""
+    """The rewards that read text, by their position in calls, the memory a call may use, in bytes, and the policy
+    that answers are judged by."""
 
     text_rewards: tuple[RewardSpec, ...] = ()
     memory_bytes: int = 2 << 30
+    policy: AnswerPolicy = DEFAULT_POLICY
+
+    def max_cpu_s(self, call: Call, deadline_s: float) -> float:
+        """CPU seconds that a call can use up by its deadline: code that is not ours may keep all cores busy."""
+        may_run_threads = call.task == "text_reward" and imports_more(self.text_rewards[call.arguments[0]])
+        return deadline_s * num_cpus() if may_run_threads else deadline_s
 
 
 @dataclass(frozen=True)
@@ -46,54 +52,42 @@ class Call:
     arguments: tuple[Any, ...]
 
 
-def main() -> None:
-    connection = connect_to_parent()
+Tasks = dict[str, Callable[..., Any]]
+
+
+def work(connection: Connection) -> None:
+    """Take a `SetUp` and the calls' deadline in seconds, then answer calls until the pipe ends."""
     try:
-        tasks = _prepare(connection.recv())
+        set_up, deadline_s = connection.recv()
+        tasks = _prepare(set_up)
     except Exception as error:
         detail = str(error) if isinstance(error, ValueError) else traceback.format_exc(limit=-3)
-        _send(connection, {"failed": detail})
+        send(connection, {"failed": detail})
         return
-    _send(connection, {"ready": True})
-    try:
+    send(connection, {"ready": True})
+    with contextlib.suppress(EOFError, OSError):
         while True:
             first, payloads = connection.recv()
             for index, payload in enumerate(payloads, start=first):
-                _send(connection, {"call": index, **_answer(tasks, payload)})
-    except (EOFError, OSError):
-        return
+                send(connection, {"call": index, **_answer(tasks, set_up, deadline_s, payload)})
 
 
-def _prepare(set_up: SetUp) -> dict[str, Callable[..., Any]]:
-    """Do all heavy imports, then set the limits, so that neither counts against a call."""
-    from rewards.checkers import symbolic
-
-    symbolic.warm_up()
-    rewards = [_text_reward(spec) for spec in set_up.text_rewards]
-    _limit_memory(set_up.memory_bytes)
+def _prepare(set_up: SetUp) -> Tasks:
+    """Import users' functions, then set the limits on memory, so that the former do not count against a call."""
+    rewards = [open_text_reward(spec) for spec in set_up.text_rewards]
+    limit_memory(set_up.memory_bytes)
+    abort_on_memory_error()
     return {
-        "judge": _judge,
-        "check_gold": lambda checker, gold: find_checker(checker).check_gold(gold),
+        "judge": partial(_judge, set_up.policy),
+        "check_gold": partial(gold_fault, policy=set_up.policy),
         "text_reward": lambda position, request: list(rewards[position](request)),
     }
 
 
-def _text_reward(spec: RewardSpec) -> TextReward:
-    if spec.is_user_function:
-        function = load_function(spec.name)
-        return lambda request: call_function(function, request, spec.options)
-    options = spec.parsed_options()
-    if isinstance(options, FormatOptions):
-        return lambda request: format_reward(request, options)
-    if isinstance(options, LanguageOptions):
-        return lambda request: language_reward(request, options)
-    raise ValueError(f"name={spec.name!r}: does not read text; compute it where the numbers are")
-
-
-def _judge(checker: str, gold: str, answer: str) -> tuple[str, str, float]:
+def _judge(policy: AnswerPolicy, checker: str, gold: str, answer: str) -> tuple[str, str, float]:
     """Outcome, reason and CPU seconds: a verdict as JSON can carry it."""
     before = _cpu_s()
-    verdict = judge(checker, gold, answer)
+    verdict = judge(checker, gold, answer, policy)
     return verdict.outcome.value, verdict.reason, _cpu_s() - before
 
 
@@ -103,29 +97,21 @@ def _cpu_s() -> float:
     return sum(usage.ru_utime + usage.ru_stime for usage in used)
 
 
-def _limit_memory(memory_bytes: int) -> None:
-    """Cap the address space at what is in use now plus `memory_bytes` (Linux), and never dump core."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    if sys.platform.startswith("linux"):
-        pages = int(Path("/proc/self/statm").read_text().split()[0])
-        limit = pages * resource.getpagesize() + memory_bytes
-        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-
-
-def _answer(tasks: dict[str, Callable[..., Any]], payload: bytes) -> dict[str, Any]:
+def _answer(tasks: Tasks, set_up: SetUp, deadline_s: float, payload: bytes) -> dict[str, Any]:
     """The result of one call, or what it raised. Out of memory, nothing here can be trusted: die."""
     try:
         call: Call = pickle.loads(payload)
-        return {"value": tasks[call.task](*call.arguments)}
+        allow_cpu(set_up.max_cpu_s(call, deadline_s))
+        began = time.perf_counter()
+        value = tasks[call.task](*call.arguments)
+        if time.perf_counter() - began > _LOOK_AT_MEMORY_AFTER_S and is_memory_spent():
+            raise MemoryError
+        return {"value": value}
     except MemoryError:
         os._exit(1)
     except BaseException as error:
         return {"error": f"{type(error).__name__}: {error}"[:500]}
 
 
-def _send(connection: Connection, message: dict[str, Any]) -> None:
+def send(connection: Connection, message: dict[str, Any]) -> None:
     connection.send_bytes(json.dumps(message).encode())
-
-
-if __name__ == "__main__":
-    main()

@@ -68,7 +68,7 @@ _SAME: list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]] = [
         (r"(\\frac\s*\{[^{}]*\})\s*([0-9A-Za-z])", r"\1{\2}"),
         (rf"\\frac\s*(\\(?:pi|theta|alpha|beta)){_WORD_END}\s*([0-9A-Za-z])", r"\\frac{\1}{\2}"),
         # Spaces, and the commas and spaces inside long numbers.
-        (r"(?<=\d)(?:\{,\}|,?\\[!,]\s*,?(?:\\!)?|\{\\,\}|\\ |\\;|\\:|~)\s*(?=\d{3}(?!\d))", ""),
+        (r"(?<=\d)(?:\{,\}|,?\\!,?(?:\\[!, ])*|,?\\,|\{\\,\}|\\[ ;:]|~)\s*(?=\d{3}(?!\d))", ""),
         (r"(?<=\d)\{,\}(?=\d)", "."),
         (rf"(?<!\\)\\(?:[!,;:>]|quad{_WORD_END}|qquad{_WORD_END}|(?=\s|$))|~", " "),
         (
@@ -107,7 +107,10 @@ _SAME: list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]] = [
         (rf"\\(?:simeq|thickapprox|approxeq){_WORD_END}", r"\\approx "),
         (rf"\\(?:implies|Longrightarrow){_WORD_END}", r"\\Rightarrow "),
         (r"(?:(?<=^)|(?<=[(\[,]))\s*\+\s*(?=\\infty)", ""),
+        (r"(?<![A-Za-z\\])pi(?![A-Za-z])", r"\\pi "),
+        (r"(?<![A-Za-z\\])(?:infinity|oo)(?![A-Za-z])", r"\\infty "),
         # Matrices.
+        (r"\\\\\s*\[\s*[0-9.]+\s*(?:pt|em|ex|mm|cm)\s*\]", r"\\\\"),
         (r"[\[(]\s*\\begin\{array\}\s*\{[^{}]*\}", r"\\begin{pmatrix}"),
         (r"\\end\{array\}\s*[\])]", r"\\end{pmatrix}"),
         (r"\\begin\{(?:[bpB]|small|)matrix\}", r"\\begin{pmatrix}"),

@@ -13,6 +13,11 @@ from fractions import Fraction
 
 _MAX_DIGITS = 400
 _MAX_EXPONENT = 400
+_SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
+_IN_WORDS = re.compile(
+    rf"(?P<number>.*[0-9]) ?(?:\\text ?\{{ ?)?(?P<scale>{'|'.join(_SCALES)})(?: ?\}})?", re.IGNORECASE
+)
+_SPACED = re.compile(r"[0-9]{1,3}(?: [0-9]{3})+(?:\.[0-9]+)?")
 _PLAIN = r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]*)?|[0-9]+(?:\.[0-9]*)?|\.[0-9]+)"
 _EXPONENT = r"\^ ?(?:\{ ?([+-]?[0-9]{1,4}) ?\}|([0-9]))"
 _DECIMAL = re.compile(rf"({_PLAIN})(?:[eE]([+-]?[0-9]{{1,4}})|(?: ?(?:\\times|\\cdot|\*|x) ?10 ?{_EXPONENT}))?")
@@ -81,6 +86,11 @@ def parse_number(text: str) -> Written | None:
 
 
 def _unsigned(text: str) -> Written | None:
+    if match := _IN_WORDS.fullmatch(text):
+        number, scale = _unsigned(match["number"]), Fraction(10) ** _SCALES[match["scale"].lower()]
+        return None if number is None else Written(number.value * scale)
+    if _SPACED.fullmatch(text):
+        return _decimal(text.replace(" ", ""), 0)
     if match := _POWER_OF_TEN.fullmatch(text):
         return _power_of_ten(int(match[1] or match[2]))
     if match := _DECIMAL.fullmatch(text):

@@ -14,7 +14,7 @@ from rewards.checkers.words import fold
 from rewards.policy import AnswerPolicy
 
 _LITERAL = re.compile(
-    r"\\(?:[lcdv]?dots|forall|exists|mathbb|text|lfloor|lceil|mid|angle|triangle)(?![A-Za-z])|[0-9A-Fa-f]_[0-9{]|\\#|[?:]"
+    r"\\(?:[lcdv]?dots|forall|exists|mathbb|text|lfloor|lceil|mid|angle|triangle)(?![A-Za-z])|[0-9A-Fa-f]_[0-9{]|\\#|[?:]|[0-9]'"
 )
 
 
@@ -57,7 +57,9 @@ def _same_scalar(gold: str, answer: str, policy: AnswerPolicy) -> bool:
         return False
     if wanted is not None and given is not None:
         if policy.percent == "either" and ("\\%" in gold) != ("\\%" in answer):
-            return any(_same_number(wanted, Written(given.value * scale), policy) for scale in (1, 100, Fraction(1, 100)))
+            return any(
+                _same_number(wanted, Written(given.value * scale), policy) for scale in (1, 100, Fraction(1, 100))
+            )
         return _same_kind(gold, wanted, answer, given) and _same_number(wanted, given, policy)
     if wanted is not None and policy.unevaluated == "refuse":
         return False

@@ -36,7 +36,8 @@ _CURRENCY = {
 _NO_NOUN_WORDS = """
 not no is are was be than then if but so less more least most about around approximately nearly almost over under
 between from to of the a an plus minus times divided modulo mod or and with without except either maybe perhaps
-probably wrong right correct incorrect false true mathbb sin cos tan log ln exp sqrt pi infinity
+probably wrong right correct incorrect false true hundred thousand
+million billion trillion mathbb sin cos tan log ln exp sqrt pi infinity
 """
 _NO_NOUN = frozenset(_NO_NOUN_WORDS.split())
 _BARE_LETTERS = "mgshLNJWVAK"

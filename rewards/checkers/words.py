@@ -13,6 +13,7 @@ _LABELLED = re.compile(r"(?:\\text ?\{ ?)?(?:\( ?([A-Z]) ?\)|([A-Z]) ?[).:])(?: 
 _ANOTHER_LABEL = re.compile(r"\( ?[A-Z] ?\)")
 _WORDS = re.compile(r"(?:\\text ?\{[^{}]*\}|[A-Za-z]{2,})(?:[ ,.;:'-]*(?:\\text ?\{[^{}]*\}|[A-Za-z]+))*")
 _TEXT = re.compile(r"\\text ?\{([^{}]*)\}")
+_ARTICLE = re.compile(r"^(?:an?|the) (?=[a-z]{2})", re.IGNORECASE)
 _RATIO = re.compile(r"([0-9]{1,9}(?: ?: ?[0-9]{1,9})+)")
 _FUNCTION_NAMES = "sin cos tan cot sec csc log ln exp sqrt arcsin arccos arctan"
 _FUNCTIONS = frozenset(_FUNCTION_NAMES.split())
@@ -41,8 +42,9 @@ def is_text(text: str) -> bool:
 
 
 def fold(text: str, policy: AnswerPolicy) -> str:
-    """Words with single blanks and without `\\text{}` and stops, in one case from two letters on."""
+    """Words with single blanks and without `\\text{}`, stops and article, in one case from two letters on."""
     plain = " ".join(_TEXT.sub(r" \1 ", text).split()).strip(" .")
+    plain = _ARTICLE.sub("", plain)
     return plain if policy.case == "exact" or len(plain) == 1 else plain.casefold()
 
 

@@ -1,5 +1,6 @@
 """Short ways to write requests."""
 
+from rewards.judged import Judged
 from rewards.types import Response, ScoreRequest
 
 
@@ -10,3 +11,14 @@ def tagged(answer: str) -> str:
 def request(*texts: str, gold: str = "71", checker: str = "integer", **more: object) -> ScoreRequest:
     responses = tuple(Response(text, num_tokens=10 * (i + 1), truncated=False) for i, text in enumerate(texts))
     return ScoreRequest("t/0", "What is 23 + 48?", gold, checker, responses, **more)  # type: ignore[arg-type]
+
+
+def judged(lengths, outcomes, truncated=False):
+    """Completions of so many tokens with these verdicts."""
+    pairs = zip(lengths, outcomes, strict=True)
+    return [Judged(Response("", length, truncated), outcome) for length, outcome in pairs]
+
+
+def request_of(found, **more):
+    """The request that such completions belong to."""
+    return ScoreRequest("t/0", "", "71", "integer", tuple(one.response for one in found), **more)

@@ -2,9 +2,14 @@
 
 import ctypes
 import os
+import random
 import signal
+import subprocess
 import sys
 import time
+from pathlib import Path
+
+import sympy.core.random
 
 
 def loops_for_ever(prompts, completions, **columns):
@@ -82,3 +87,66 @@ def names_only_what_it_needs(completions, bonus=0):
 
 def takes_a_request(request, scale=1.0):
     return [scale * response.num_tokens for response in request.responses]
+
+
+def swallows_a_large_refusal(prompts, completions, **columns):
+    try:
+        return [float(len(bytearray(10 << 30)))] * len(completions)
+    except Exception:
+        return [0.0] * len(completions)
+
+
+def swallows_many_small_refusals(prompts, completions, **columns):
+    taken = []
+    while len(taken) < 10_000_000:
+        try:
+            taken.append([taken])
+        except Exception:
+            break
+    return [0.0] * len(completions)
+
+
+def swallows_a_refusal_deep_down(prompts, completions, depth=300, **columns):
+    if depth:
+        return swallows_a_refusal_deep_down(prompts, completions, depth - 1)
+    try:
+        raise ValueError
+    except ValueError:
+        return swallows_a_large_refusal(prompts, completions)
+
+
+def waits_to_be_released(prompts, completions, folder):
+    Path(folder[0], "started").touch()
+    while not Path(folder[0], "released").exists():
+        time.sleep(0.01)
+    return [1.0] * len(completions)
+
+
+def kills_the_zygote(prompts, completions, **columns):
+    os.kill(os.getppid(), signal.SIGKILL)
+    time.sleep(3600)
+
+
+def starts_a_process_and_sleeps(prompts, completions, **columns):
+    subprocess.Popen(["sleep", "3600"])
+    time.sleep(3600)
+
+
+def orphans_a_process_and_dies(prompts, completions, **columns):
+    subprocess.Popen(["sleep", "3600"])
+    os._exit(0)
+
+
+def draws_random_numbers(prompts, completions, **columns):
+    return [random.random(), sympy.core.random.rng.random()]
+
+
+def counts_descriptors(prompts, completions, **columns):
+    time.sleep(0.2)  # so that each worker gets one
+    return [float(len(os.listdir("/proc/self/fd")))] * len(completions)
+
+
+def tells_its_cpu_limit(prompts, completions, **columns):
+    import resource
+
+    return [float(resource.getrlimit(resource.RLIMIT_CPU)[0]), time.process_time()]

@@ -1,4 +1,4 @@
-"""The labelled and the hostile answers, where the checkout lies beside them."""
+"""Labelled answers: two sets of our own, and the labelled and hostile ones that may lie beside the checkout."""
 
 import json
 import time
@@ -6,59 +6,87 @@ from pathlib import Path
 
 import pytest
 
-from rewards.extract import extract
-from rewards.pool import WorkerPool
-from rewards.scorer import Scorer, as_verdict
+from rewards.scorer import Scorer
 from rewards.types import Outcome, Response, ScoreRequest
-from rewards.worker import Call
+from rewards.verify import Question, Verifier
 
+OWN = Path(__file__).parent / "pairs"
 SHARED = Path(__file__).parents[3] / "shared" / "verifier"
 FLOOR = 0.99
+STRICTER_THAN_THE_LABEL = {
+    "own_pairs.jsonl": {"o0113"},  # y = 4 as y - 4 = 0: an equation still to be solved is not taken for its solution
+    "real_golds.jsonl": set(),
+    "math_pairs.jsonl": set(),
+}
 
-pytestmark = pytest.mark.skipif(not SHARED.is_dir(), reason="the labelled answers are not beside this checkout")
+needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the labelled answers are not beside this checkout")
 
 
-def rows(name):
-    return [json.loads(line) for line in (SHARED / name).read_text().splitlines()]
+def rows(file):
+    return [json.loads(line) for line in file.read_text().splitlines()]
 
 
 def text_of(row, field):
     return row[field] if field in row else eval(row[f"{field}_expr"])
 
 
-def test_accuracy_on_the_labelled_pairs():
-    pairs = [row for row in rows("math_pairs.jsonl") if not row.get("policy")]
-    answers = [
-        row["prediction"] if row["level"] == "answer" else extract(row["prediction"], False, "boxed").answer
-        for row in pairs
+@pytest.mark.parametrize(
+    "file",
+    [
+        OWN / "own_pairs.jsonl",
+        OWN / "real_golds.jsonl",
+        pytest.param(SHARED / "math_pairs.jsonl", marks=needs_shared),
+    ],
+    ids=lambda file: file.name,
+)
+def test_labelled_pairs(file):
+    """Nothing wrong is paid, and what is refused although it is right stands in the list above, with its reason."""
+    pairs = [row for row in rows(file) if not row.get("policy")]
+    questions = [Question(row["gold"], row["prediction"], row["level"]) for row in pairs]
+    with Verifier(num_workers=2) as verifier:
+        verdicts = verifier.verdicts(questions)
+    paid = [verdict.outcome is Outcome.CORRECT for verdict in verdicts]
+    judged = list(zip(pairs, paid, strict=True))
+    assert [row["id"] for row, was_paid in judged if was_paid and not row["equivalent"]] == []
+    assert {row["id"] for row, was_paid in judged if row["equivalent"] and not was_paid} == STRICTER_THAN_THE_LABEL[
+        file.name
     ]
-    calls = [Call("judge", ("math", row["gold"], answer or "")) for row, answer in zip(pairs, answers, strict=True)]
-    with WorkerPool(2, 5.0) as pool:
-        jobs = [pool.submit(calls[start : start + 20]) for start in range(0, len(calls), 20)]
-        results = [result for job in jobs for result in job.result()]
-    paid = [as_verdict(result).outcome is Outcome.CORRECT for result in results]
-    assert not [row["id"] for row, got in zip(pairs, paid, strict=True) if got and not row["equivalent"]]
-    assert sum(got == row["equivalent"] for row, got in zip(pairs, paid, strict=True)) / len(pairs) >= FLOOR
+    assert sum(was_paid == row["equivalent"] for row, was_paid in judged) / len(pairs) >= FLOOR
 
 
+@needs_shared
 @pytest.mark.parametrize("style", ["boxed", "tags"])
-def test_hostile_answers_are_paid_nothing_in_bounded_time(style, tmp_path, monkeypatch):
+def test_hostile_answers_among_honest_ones(style, tmp_path, monkeypatch):
+    """300 hostile answers and 1,000 honest ones in one batch: the former are paid nothing and leave no trace, every
+    verdict on the latter is right, and all is back in bounded time."""
     monkeypatch.chdir(tmp_path)
-    hostile = [row for row in rows("hostile.jsonl") if style == "boxed" or row["cat"] != "compute"]
-    start = time.monotonic()
-    with Scorer([], num_workers=2, deadline_s=0.5) as scorer:
-        for row in hostile:
-            text = text_of(row, "prediction")
-            text = f"<think>a</think><answer>{text}</answer>" if style == "tags" else text
-            response = Response(text, 1, False)
-            gold = text_of(row, "gold")
-            scorer.submit(ScoreRequest(row["id"], "", gold, "math", (response,), answer_style=style))
+    hostile = [row for row in rows(SHARED / "hostile.jsonl") if style == "boxed" or row["cat"] != "compute"]
+    hostile = (hostile * (300 // len(hostile) + 1))[:300]
+    deadline_s = 0.5
+    began = time.monotonic()
+    with Scorer([], num_workers=2, deadline_s=deadline_s) as scorer:
+        for number in range(1000):
+            said = [f"\\boxed{{\\frac{{{2 * number}}}{{2}}}}", f"\\boxed{{{number}+1}}"]
+            if number % 10 < 3:
+                row = hostile[number // 10 * 3 + number % 10]
+                scorer.submit(asked(text_of(row, "gold"), [text_of(row, "prediction")], style))
+            scorer.submit(asked(str(number), said, style))
         scores = scorer.collect()
-    assert time.monotonic() - start < 60
+    assert time.monotonic() - began < 300 * (deadline_s + 0.5)
     assert not list(tmp_path.iterdir())
+    honest = [group for group in scores if len(group) == 2]
+    assert [[score.outcome for score in group] for group in honest] == [[Outcome.CORRECT, Outcome.WRONG]] * 1000
+    attacks = [group[0] for group in scores if len(group) == 1]
     paid = [
         row["id"]
-        for row, [score] in zip(hostile, scores, strict=True)
+        for row, score in zip(hostile, attacks, strict=True)
         if score.outcome is Outcome.CORRECT and row["expect"] == "no_reward"
     ]
-    assert not paid
+    assert paid == []
+
+
+def asked(gold, texts, style):
+    """A request in the style asked for; ids do not matter here."""
+    wrapped = [f"<think>a</think><answer>{text}</answer>" if style == "tags" else text for text in texts]
+    responses = tuple(Response(text, 1, False) for text in wrapped)
+    return ScoreRequest("", "", gold, "math", responses, answer_style=style)

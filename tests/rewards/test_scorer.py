@@ -1,3 +1,6 @@
+import math
+import time
+
 import pytest
 from scoring import request, tagged
 
@@ -61,6 +64,128 @@ def test_unusable_gold_teaches_nothing():
     assert score.outcome is Outcome.GOLD_UNUSABLE
     assert score.parts == {"correctness": None}
     assert score.reward == 0.0
+
+
+def test_unusable_gold_silences_every_reward_on_the_answer_for_the_whole_group():
+    """Nobody is paid for having no answer, or for a long one, when no answer could have been right."""
+    specs = [
+        spec("correctness", wrong=-1.0),
+        spec("length"),
+        spec("cosine", max_tokens=100),
+        spec("l1_exact", target_tokens=10),
+        spec("l1_max", target_tokens=10),
+        spec("abstention"),
+        spec("overlong", max_tokens=20, cache_tokens=10),
+    ]
+    with Scorer(specs) as scorer:
+        scorer.submit(request(tagged("71"), "no answer", gold="seventy-one"))
+        [scores] = scorer.collect()
+        assert scorer.take_faults() == []
+    assert [score.outcome for score in scores] == ["gold_unusable", "no_answer"]
+    assert [score.parts for score in scores] == [
+        {**dict.fromkeys((one.name for one in specs), None), "overlong": 0.0},
+        {**dict.fromkeys((one.name for one in specs), None), "overlong": -1.0},
+    ]
+
+
+GATED = [
+    spec("correctness"),
+    spec("length"),
+    spec("cosine", max_tokens=100),
+    spec("l1_max", target_tokens=20),
+    spec("format"),
+]
+
+
+@pytest.mark.parametrize("gates", [True, False])
+def test_gate(gates):
+    """Lengths 10, 20 and 30. The second is right with prose behind it, the third wrong in the right form."""
+    with Scorer(GATED, format_gates=gates) as scorer:
+        scorer.submit(request(tagged("71"), tagged("71") + " Bye!", tagged("70")))
+        [scores] = scorer.collect()
+    assert [score.outcome for score in scores] == ["correct", "correct", "wrong"]
+    assert [score.answer for score in scores] == ["71", "71", "70"]
+    columns = {name: [score.parts[name] for score in scores] for name in scores[0].parts}
+    assert columns["correctness"] == [1.0, 0.0 if gates else 1.0, 0.0]
+    assert columns["length"] == [0.5, 0.0, -0.5]
+    assert columns["l1_max"] == pytest.approx([0.503, 0.0 if gates else 0.5, 0.0])
+    assert columns["format"] == [1.0, 0.0, 1.0]
+    wrong_at_20 = -10 * (1 + math.cos(math.pi * 0.2)) / 2
+    assert columns["cosine"][1] == pytest.approx(wrong_at_20 if gates else 1 + (1 + math.cos(math.pi * 0.2)) / 2)
+
+
+def test_gate_takes_the_length_bonus_from_a_short_malformed_answer():
+    for gates, expected in ((True, [0.0, -0.5]), (False, [0.5, -0.5])):
+        with Scorer([spec("length")], format_gates=gates) as scorer:
+            scorer.submit(request("<answer>71</answer>", tagged("71")))
+            [scores] = scorer.collect()
+        assert [score.parts["length"] for score in scores] == expected
+
+
+def test_gate_turns_nothing_but_right_answers():
+    with Scorer([spec("correctness")], format_gates=True) as scorer:
+        scorer.submit(request("<answer>71</answer>", gold="seventy-one"))
+        [[score]] = scorer.collect()
+    assert (score.outcome, score.parts) == (Outcome.GOLD_UNUSABLE, {"correctness": None})
+
+
+def test_gate_knows_that_the_template_opened_the_thinking():
+    with Scorer([spec("correctness")], format_gates=True) as scorer:
+        scorer.submit(request("a</think><answer>71</answer>", tagged("71"), opens_think=True))
+        scorer.submit(request("<think>a</think>\\boxed{71}", "\\boxed{71} \\boxed{71}", answer_style="boxed"))
+        scores = scorer.collect()
+    assert [[score.reward for score in group] for group in scores] == [[1.0, 0.0], [1.0, 0.0]]
+
+
+def test_target_from_a_column_and_a_fault_where_there_is_none():
+    specs = [spec("l1_exact", target_column="budget"), spec("correctness")]
+    with Scorer(specs) as scorer:
+        scorer.submit(request(tagged("71"), tagged("70"), columns={"budget": 10}))
+        scorer.submit(request(tagged("71"), tagged("70"), columns={"budget": "ten"}))
+        good, bad = scorer.collect()
+        [fault] = scorer.take_faults()
+    assert [score.parts["l1_exact"] for score in good] == pytest.approx([1.0, -0.003])
+    assert [score.parts for score in bad] == [
+        {"l1_exact": None, "correctness": 1.0}, {"l1_exact": None, "correctness": 0.0}
+    ]  # fmt: skip
+    assert (fault.reward, fault.outcome, fault.num_completions) == ("l1_exact", Outcome.CRASHED, 2)
+    assert "options.target_column='budget': problem 't/0' has 'ten' there" in fault.detail
+
+
+def test_all_rewards_on_text_run_in_the_workers():
+    specs = [spec("repetition", ngram_size=1), spec("language", target="zh"), spec("format", partial=True)]
+    with Scorer(specs) as scorer:
+        scorer.submit(request("go go go go", "七"))
+        [scores] = scorer.collect()
+        assert scorer.take_faults() == []
+    assert [score.parts for score in scores] == [
+        {"repetition": -0.75, "language": 0.0, "format": 0.0},
+        {"repetition": 0.0, "language": 1.0, "format": 0.0},
+    ]
+
+
+def test_abstention_sees_the_answers_and_the_form():
+    with Scorer([spec("abstention")]) as scorer:
+        texts = [tagged("71"), "<answer>71</answer>", tagged("I don't know"), tagged("70"), "70"]
+        scorer.submit(request(*texts))
+        [scores] = scorer.collect()
+    assert [score.reward for score in scores] == [1.0, 0.5, 0.0, -0.5, -1.0]
+
+
+def test_a_group_without_anything_to_judge_needs_no_worker():
+    with Scorer([spec("correctness"), spec("overlong", max_tokens=10, cache_tokens=5)]) as scorer:
+        start = time.perf_counter()
+        scorer.submit(request("no answer", "none here", gold="x"))
+        [scores] = scorer.collect()
+        assert time.perf_counter() - start < 0.1
+    assert [score.outcome for score in scores] == ["no_answer", "no_answer"]
+
+
+def test_a_package_that_is_missing_is_named_at_construction(monkeypatch, tmp_path):
+    (tmp_path / "py3langid.py").write_text("raise ImportError('staged')")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ValueError, match=r"options.identifier='py3langid': not installed .*pip install"):
+        Scorer([spec("language", identifier="py3langid")])
 
 
 def test_users_functions():

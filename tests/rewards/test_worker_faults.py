@@ -1,7 +1,10 @@
 """Whatever a worker does: the outcome, the time it takes, the next verdict, and that nobody is left."""
 
 import contextlib
+import json
+import math
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -14,6 +17,7 @@ import psutil
 import pytest
 from scoring import request, tagged
 
+from rewards import worker_zygote
 from rewards.errors import PoolError
 from rewards.pool import WorkerPool
 from rewards.scorer import Scorer
@@ -24,10 +28,47 @@ from rewards.worker import Call, SetUp
 DEADLINE_S = 0.8
 HERE = Path(__file__).parent
 BOMB = "9^{9^{9^{9}}}"
+HONEST = Call("judge", ("integer", "71", "71"))
 
 
 def open_descriptors():
     return len(os.listdir("/proc/self/fd"))
+
+
+def staged(*names):
+    return tuple(RewardSpec(name=f"staged_rewards:{name}") for name in names)
+
+
+def outcomes(results):
+    """What `judge` said, or else how the call ended."""
+    return [result.value[0] if result.status == "done" else result.status for result in results]
+
+
+def own_zygotes(but=()):
+    """The zygotes of this process' pools, the dead ones left out, and those that were there before."""
+    found = []
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.Error):
+            if "rewards.worker_zygote" in child.cmdline() and child not in but:
+                found.append(child)
+    return found
+
+
+def wait_until(condition, seconds=10.0):
+    gone = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < gone
+        time.sleep(0.01)
+
+
+def start_trainer(code):
+    """A process of its own that runs `code`; what it prints comes back."""
+    path = os.pathsep.join([str(HERE), str(HERE.parents[1])])
+    return subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        env={**os.environ, "PYTHONPATH": path},
+        stdout=subprocess.PIPE,
+    )
 
 
 @pytest.fixture
@@ -48,6 +89,10 @@ FAULTS = [
     ("kills_itself", Outcome.CRASHED, "died"),
     ("segfaults", Outcome.CRASHED, "died"),
     ("allocates_ten_gigabytes", Outcome.CRASHED, "died"),
+    ("swallows_a_large_refusal", Outcome.CRASHED, "died"),
+    ("swallows_a_refusal_deep_down", Outcome.CRASHED, "died"),
+    ("orphans_a_process_and_dies", Outcome.CRASHED, "died"),
+    ("starts_a_process_and_sleeps", Outcome.TIMED_OUT, "no answer"),
     ("closes_the_pipe", Outcome.CRASHED, "died"),
     ("writes_into_the_pipe", Outcome.CRASHED, "died"),
     ("exits_politely", Outcome.CRASHED, "SystemExit"),
@@ -60,11 +105,10 @@ FAULTS = [
 
 def test_each_fault_is_bounded_and_the_next_verdict_is_right(nobody_left):
     names = [*(name for name, _, _ in FAULTS), "prints_ten_megabytes"]
-    specs = tuple(RewardSpec(name=f"staged_rewards:{name}") for name in names)
-    group, verdict = request("a", "b"), Call("judge", ("integer", "71", "71"))
+    group = request("a", "b")
     start = time.monotonic()
-    with WorkerPool(2, DEADLINE_S, SetUp(specs, memory_bytes=1 << 30)) as pool:
-        jobs = [pool.submit([Call("text_reward", (i, group)), verdict]) for i in range(len(names))]
+    with WorkerPool(2, DEADLINE_S, SetUp(staged(*names), memory_bytes=1 << 30)) as pool:
+        jobs = [pool.submit([Call("text_reward", (i, group)), HONEST]) for i in range(len(names))]
         assert time.monotonic() - start < 0.5
         results = [job.result() for job in jobs]
     assert time.monotonic() - start < 40
@@ -174,33 +218,204 @@ def test_workers_that_cannot_start_say_why(nobody_left):
     pool.close()
 
 
-def test_a_killed_parent_leaves_no_worker():
+def test_a_killed_trainer_leaves_nobody():
     code = """
         import time, psutil
         from rewards.scorer import Scorer
         from rewards.spec import RewardSpec
         from scoring import request
         if __name__ == "__main__":
-            spec = RewardSpec(name="staged_rewards:sleeps_for_ever")
-            scorer = Scorer([spec], num_workers=2, deadline_s=600)
-            scorer.submit(request("a"))
-            scorer.submit(request("a"))
-            while len(psutil.Process().children(recursive=True)) < 4:
+            spec = RewardSpec(name="staged_rewards:starts_a_process_and_sleeps")
+            scorer = Scorer([spec], num_workers=3, deadline_s=600)
+            for _ in range(3):
+                scorer.submit(request("a"))
+            while sum(one.name() == "sleep" for one in psutil.Process().children(recursive=True)) < 3:
                 time.sleep(0.05)
             print("working", flush=True)
             time.sleep(600)
     """
-    path = os.pathsep.join([str(HERE), str(HERE.parents[1])])
-    parent = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(code)],
-        env={**os.environ, "PYTHONPATH": path},
-        stdout=subprocess.PIPE,
-    )
+    parent = start_trainer(code)
     assert parent.stdout is not None
     with parent, parent.stdout:
         assert parent.stdout.readline() == b"working\n"
-        workers = psutil.Process(parent.pid).children(recursive=True)
-        assert len(workers) >= 4  # two workers and their guardians
+        family = psutil.Process(parent.pid).children(recursive=True)
+        assert len(family) == 11  # the zygote and three workers, a guardian for each, three processes of theirs
         parent.kill()
-    _, alive = psutil.wait_procs(workers, timeout=5)
+    _, alive = psutil.wait_procs(family, timeout=5)
     assert not [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
+
+
+def test_a_stopped_trainer_leaves_no_call_spinning():
+    """Nobody is there to enforce the deadline of 1 s: the kernel ends the worker after 3 s of CPU at most."""
+    code = """
+        import json, os, signal, time, psutil
+        from rewards.pool import WorkerPool
+        from rewards.spec import RewardSpec
+        from rewards.worker import Call, SetUp
+        from scoring import request
+        if __name__ == "__main__":
+            os.sched_setaffinity(0, list(os.sched_getaffinity(0))[:1])
+            with WorkerPool(1, 1.0, SetUp((RewardSpec(name="staged_rewards:loops_for_ever"),))) as pool:
+                pool.submit([]).result()
+                job = pool.submit([Call("text_reward", (0, request("a")))])
+                time.sleep(0.2)
+                print(json.dumps([one.pid for one in psutil.Process().children(recursive=True)]), flush=True)
+                os.kill(os.getpid(), signal.SIGSTOP)
+                print(job.result()[0].status, flush=True)
+    """
+    parent = start_trainer(code)
+    assert parent.stdout is not None
+    with parent, parent.stdout:
+        pids = json.loads(parent.stdout.readline())
+        assert len(pids) == 4
+        wait_until(lambda: psutil.Process(parent.pid).status() == psutil.STATUS_STOPPED)
+        wait_until(lambda: sum(map(psutil.pid_exists, pids)) == 2, seconds=60)  # the zygote and its guardian stay
+        assert psutil.Process(parent.pid).status() == psutil.STATUS_STOPPED
+        parent.send_signal(signal.SIGCONT)
+        assert parent.stdout.readline() in (b"crashed\n", b"timed_out\n")
+
+
+def test_each_call_may_use_as_much_cpu_as_the_ones_before_it(nobody_left):
+    deadline_s = 30.0
+    with WorkerPool(1, deadline_s, SetUp(staged("tells_its_cpu_limit"))) as pool:
+        results = pool.submit([Call("text_reward", (0, request("a", "b")))] * 3).result()
+    allowed = deadline_s * len(os.sched_getaffinity(0))
+    for result in results:
+        limit, used = result.value
+        assert math.floor(used + allowed) <= limit <= math.ceil(used + allowed) + 1
+
+
+@pytest.mark.parametrize(
+    "name", ["swallows_a_large_refusal", "swallows_many_small_refusals", "swallows_a_refusal_deep_down"]
+)
+def test_an_answer_of_too_little_memory_is_no_answer(nobody_left, name):
+    set_up = SetUp(staged(name), memory_bytes=32 << 20)
+    with WorkerPool(1, 60.0, set_up) as pool:
+        results = pool.submit([HONEST, Call("text_reward", (0, request("a"))), HONEST]).result()
+    assert [result.status for result in results] == ["done", "crashed", "done"]
+
+
+def test_memory_errors_are_noticed_in_this_interpreter():
+    process = start_trainer("from rewards import limits; print(limits.is_memory_error_noticed())")
+    assert process.communicate() == (b"True\n", None)
+
+
+def test_a_killed_zygote_is_replaced_and_its_jobs_come_out_right(nobody_left, tmp_path):
+    group, before = request("a", columns={"folder": str(tmp_path)}), own_zygotes()
+    with WorkerPool(2, 60.0, SetUp(staged("waits_to_be_released"))) as pool:
+        jobs = [pool.submit([HONEST, Call("text_reward", (0, group)), HONEST]) for _ in range(3)]
+        wait_until((tmp_path / "started").exists, seconds=60)
+        [zygote] = own_zygotes(before)
+        zygote.kill()
+        wait_until(lambda: own_zygotes(before) not in ([], [zygote]))
+        (tmp_path / "released").touch()
+        results = [job.result() for job in jobs]
+    assert [[result.status for result in job] for job in results] == [["done"] * 3] * 3
+
+
+def test_a_call_that_kills_the_zygote_again_and_again_has_crashed(nobody_left):
+    with WorkerPool(1, 60.0, SetUp(staged("kills_the_zygote"))) as pool:
+        results = pool.submit([HONEST, Call("text_reward", (0, request("a"))), HONEST]).result()
+    assert [result.status for result in results] == ["done", "crashed", "done"]
+    assert "zygote died 3 times" in results[1].detail
+
+
+def test_a_zygote_with_threads_refuses_to_fork():
+    release = threading.Event()
+    thread = threading.Thread(target=release.wait)
+    thread.start()
+    try:
+        with pytest.raises(RuntimeError, match="threads where it must have 1"):
+            worker_zygote._refuse_threads()
+    finally:
+        release.set()
+        thread.join()
+
+
+def test_a_zygote_that_never_starts_ends_the_pool(nobody_left, monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    pool = WorkerPool(1, 5.0)
+    with pytest.raises(PoolError, match="3 times in a row"):
+        pool.submit([]).result()
+    pool.close()
+
+
+def test_users_modules_are_imported_in_workers_only(nobody_left, tmp_path, monkeypatch):
+    """This one starts a thread when it is imported, after which no process should fork."""
+    code = """
+        import os, threading, time
+        from pathlib import Path
+        threading.Thread(target=time.sleep, args=(3600,), daemon=True).start()
+        Path(__file__).with_name(f"imported_{os.getpid()}").touch()
+        def own_pid(completions):
+            return [os.getpid()]
+        def dies(completions):
+            os._exit(1)
+    """
+    (tmp_path / "users_module.py").write_text(textwrap.dedent(code))
+    monkeypatch.syspath_prepend(tmp_path)
+    specs = (RewardSpec(name="users_module:own_pid"), RewardSpec(name="users_module:dies"))
+    asks, dies = (Call("text_reward", (position, request("a"))) for position in range(2))
+    with WorkerPool(1, 30.0, SetUp(specs)) as pool:
+        results = pool.submit([asks, dies, asks, dies, asks]).result()
+    pids = {int(result.value[0]) for result in results[::2]}
+    imported = {path.name for path in tmp_path.glob("imported_*")}
+    assert len(pids) == 3
+    assert imported == {f"imported_{pid}" for pid in pids}
+
+
+def test_workers_share_neither_random_numbers_nor_descriptors(nobody_left):
+    set_up = SetUp(staged("draws_random_numbers", "counts_descriptors", "exits_hard"))
+    draws, counts, exits = (Call("text_reward", (position, request("a", "b"))) for position in range(3))
+    with WorkerPool(4, 30.0, set_up) as pool:
+        drawn = [pool.submit([draws, exits, draws]) for _ in range(4)]
+        counted = [pool.submit([counts]) for _ in range(4)]
+        numbers = [result.value for job in drawn for result in job.result()[::2]]
+        descriptors = [job.result()[0].value[0] for job in counted]
+    assert len({first for first, _ in numbers}) == len({second for _, second in numbers}) == 8
+    assert descriptors == [5.0] * 4  # three standard ones, the pipe, and the folder that is being listed
+
+
+def test_two_hundred_kills_leave_no_descriptor_and_no_process(nobody_left):
+    before = own_zygotes()
+    with WorkerPool(1, 0.01, SetUp(staged("sleeps_for_ever"))) as pool:
+        pool.submit([]).result()
+        [zygote], descriptors = own_zygotes(before), open_descriptors()
+        theirs = zygote.num_fds()
+        results = pool.submit([Call("text_reward", (0, request("a")))] * 200).result()
+        assert outcomes(results) == ["timed_out"] * 200
+        pool.submit([]).result()
+        assert open_descriptors() <= descriptors
+        assert zygote.num_fds() <= theirs
+        assert own_zygotes(before) == [zygote]
+        wait_until(lambda: len(zygote.children(recursive=True)) == 3)  # its guardian, a worker, and that one's
+
+
+def test_a_killed_worker_is_replaced_at_once(nobody_left):
+    """Thirty kills; thirty fresh interpreters would take longer to import sympy."""
+    with WorkerPool(1, 30.0, SetUp(staged("exits_hard"))) as pool:
+        pool.submit([]).result()
+        start = time.monotonic()
+        results = pool.submit([Call("text_reward", (0, request("a"))), HONEST] * 30).result()
+        assert time.monotonic() - start < 10
+    assert outcomes(results) == ["crashed", "correct"] * 30
+
+
+def test_three_hundred_bad_calls_leave_a_thousand_honest_verdicts_right(nobody_left):
+    set_up = SetUp(staged("exits_hard", "kills_itself", "segfaults", "writes_into_the_pipe"), memory_bytes=1 << 30)
+    group = request("a")
+    bad = [(Call("text_reward", (i % 3, group)), "crashed") for i in range(90)]
+    bad += [(Call("text_reward", (3, group)), "crashed")] * 10
+    bad += [(Call("judge", ("math", "3", BOMB)), "timed_out")] * 6
+    bad += [(Call("judge", ("integer", "3", "7" * (2001 + i))), "malformed") for i in range(194)]
+    honest = [(Call("judge", ("integer", "71", str(70 + i % 2))), ["wrong", "correct"][i % 2]) for i in range(600)]
+    honest += [
+        (Call("judge", ("math", "0.5", f"\\frac{{{i}}}{{{2 * i + i % 2}}}")), ["correct", "wrong"][i % 2])
+        for i in range(1, 401)
+    ]
+    calls = [*bad, *honest]
+    random.Random(0).shuffle(calls)
+    with WorkerPool(2, 2.0, set_up) as pool:
+        jobs = [(calls[i : i + 8], pool.submit([call for call, _ in calls[i : i + 8]])) for i in range(0, 1300, 8)]
+        for expected, job in jobs:
+            assert outcomes(job.result()) == [outcome for _, outcome in expected]

@@ -1,0 +1,82 @@
+"""Every reward that a recipe can name, by what it looks at. The names are those of `OPTIONS_OF_REWARD`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from rewards.abstention import abstention_reward
+from rewards.correctness import correctness_reward
+from rewards.format import format_reward
+from rewards.judged import Judged
+from rewards.l1 import l1_exact_reward, l1_max_reward
+from rewards.language import language_reward
+from rewards.length import cosine_reward, length_reward, overlong_reward
+from rewards.options import LanguageOptions
+from rewards.repetition import repetition_reward
+from rewards.spec import RewardSpec
+from rewards.types import Outcome, ScoreRequest
+from rewards.user import call_function, load_function
+
+Parts = Sequence[float | None]
+"""One for each completion of a request, in their order."""
+
+TEXT_REWARDS: Mapping[str, Callable[..., Parts]] = {
+    "format": format_reward,
+    "language": language_reward,
+    "repetition": repetition_reward,
+}
+"""``(request, options)``: these read what the model wrote, so they run in the workers."""
+
+COUNT_REWARDS: Mapping[str, Callable[..., Parts]] = {"overlong": overlong_reward}
+"""``(request, options)``: these look at numbers of tokens only."""
+
+OUTCOME_REWARDS: Mapping[str, Callable[..., Parts]] = {
+    "correctness": correctness_reward,
+    "length": length_reward,
+    "cosine": cosine_reward,
+    "l1_exact": l1_exact_reward,
+    "l1_max": l1_max_reward,
+    "abstention": abstention_reward,
+}
+"""``(request, judged, options)``: these depend on whether the answer is right."""
+
+
+def reads_text(spec: RewardSpec) -> bool:
+    return spec.is_user_function or spec.name in TEXT_REWARDS
+
+
+def imports_more(spec: RewardSpec) -> bool:
+    """Whether the reward imports what may not be there: a user's function, or an optional package."""
+    if spec.is_user_function:
+        return True
+    options = spec.parsed_options()
+    return isinstance(options, LanguageOptions) and options.identifier is not None
+
+
+def open_text_reward(spec: RewardSpec) -> Callable[[ScoreRequest], Parts]:
+    """The reward as a function of the request alone, with all that it needs imported and loaded.
+
+    Raises ValueError when that cannot be had.
+    """
+    if spec.is_user_function:
+        function = load_function(spec.name)
+        return lambda request: call_function(function, request, spec.options)
+    reward = partial(TEXT_REWARDS[spec.name], options=spec.parsed_options())
+    reward(ScoreRequest("", "", "", "", ()))
+    return reward
+
+
+def other_parts(spec: RewardSpec, request: ScoreRequest, judged: Sequence[Judged]) -> Parts:
+    """The parts of a reward that does not read text. Raises ValueError when the request lacks what it needs.
+
+    A gold that cannot be used teaches nothing: no outcome-based reward has an opinion on any completion of its group,
+    those without an answer included, since being paid for those alone would teach to answer anything.
+    """
+    options: Any = spec.parsed_options()
+    if spec.name in COUNT_REWARDS:
+        return COUNT_REWARDS[spec.name](request, options)
+    if any(one.outcome is Outcome.GOLD_UNUSABLE for one in judged):
+        return [None] * len(judged)
+    return OUTCOME_REWARDS[spec.name](request, judged, options)

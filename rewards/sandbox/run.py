@@ -1,0 +1,235 @@
+"""The trusted side: starts a sandboxed process, hands it one answer, takes its replies, and kills it in time."""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from rewards.sandbox.inside import OUTPUT_BYTES
+from rewards.sandbox.values import GarbageError, decode, encode
+
+MEMORY_BYTES = 1 << 30
+"""Address space of the sandboxed process, the interpreter included."""
+MAX_THREADS = 64
+
+_ROOT = str(Path(__file__).parents[2])
+_BOOT = (
+    "import sys; sys.path.insert(0, sys.argv[1]); from rewards.sandbox import inside; sys.path.pop(0); inside.main()"
+)
+_FLAGS = ("-s", "-P", "-S", "-B", "-X", "utf8")
+_MAX_REPLY_BYTES = OUTPUT_BYTES + (1 << 20)
+_MAX_ERROR_CHARS = 400
+_TICK_S = 0.02
+_SECONDS_TO_DIE = 1.0
+
+
+class SandboxError(RuntimeError):
+    """No verdict can be had: this machine cannot confine, or something outside ended the process."""
+
+
+class CodeError(Exception):
+    """The code that was run is at fault, and the message says how."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to run, all of it in one process, so that what one part leaves behind the next one finds.
+
+    Either `setup` and `source` make up a module in which `expressions` are evaluated one after the other, or
+    `source` is a program that is run once for each of `inputs`, its stdin.
+    """
+
+    source: str
+    setup: str = ""
+    expressions: tuple[str, ...] = ()
+    inputs: tuple[bytes, ...] = ()
+
+
+class Sandbox:
+    """One job in one confined process. Leaving the ``with`` block ends the process, whatever it is doing.
+
+    `limit_s` bounds the CPU seconds of the whole job, and separately the seconds that it neither computes nor
+    waits for a CPU. Raises SandboxError unless the process says, before it looks at the job, that it is confined.
+    """
+
+    def __init__(self, job: Job, limit_s: float) -> None:
+        self._limit_s = limit_s
+        self._buffer = b""
+        self._began = time.monotonic()
+        self._process = subprocess.Popen(
+            [sys.executable, *_FLAGS, "-c", _BOOT, _ROOT],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=_environment(),
+            cwd="/",
+            start_new_session=True,
+        )
+        try:
+            self._hand_over(job)
+            self._await_confinement()
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def next(self) -> Any:
+        """The next reply: to the set-up, to the source, then to each expression (its value) or input (the bytes
+        printed). Raises CodeError where there is none, or where it tells of an error.
+        """
+        kind, content = self._receive()
+        if kind == "error" and isinstance(content, str):
+            raise CodeError(content[:_MAX_ERROR_CHARS])
+        if kind != "value":
+            raise CodeError("it wrote into the pipe of the replies")
+        return content
+
+    def close(self) -> None:
+        """Kill the process, and wait for it: only then its CPU seconds are counted. Safe to call twice."""
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                pipe.close()
+
+    def _hand_over(self, job: Job) -> None:
+        request = {
+            "setup": job.setup,
+            "source": job.source,
+            "expressions": list(job.expressions),
+            "inputs": list(job.inputs),
+            "confinement": {
+                "cpu_s": math.ceil(self._limit_s) + 1,
+                "memory_bytes": MEMORY_BYTES,
+                "parent": os.getpid(),
+            },
+        }
+        try:
+            assert self._process.stdin is not None
+            self._process.stdin.write(encode(request))
+            self._process.stdin.close()
+        except OSError as error:
+            raise SandboxError(f"the sandbox does not start: {error}") from error
+
+    def _await_confinement(self) -> None:
+        try:
+            kind, content = self._receive()
+        except CodeError as error:
+            raise SandboxError(f"the sandbox does not start: {error}") from error
+        if kind != "ready":
+            raise SandboxError(f"code cannot be confined on this machine, so none is run: {content}")
+
+    def _receive(self) -> tuple[str, Any]:
+        size = int.from_bytes(self._take(4), "big")
+        if size > _MAX_REPLY_BYTES:
+            raise CodeError(f"a reply of {size} bytes")
+        try:
+            kind, content = decode(self._take(size))
+        except (GarbageError, TypeError, ValueError):
+            raise CodeError("it wrote into the pipe of the replies") from None
+        return kind, content
+
+    def _take(self, size: int) -> bytes:
+        """The next bytes that the process has sent. What it says is read only within its limits."""
+        assert self._process.stdout is not None
+        descriptor = self._process.stdout.fileno()
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        parts = [self._buffer]
+        missing = size - len(self._buffer)
+        while missing > 0:
+            self._enforce_limits()
+            if poll.poll(_TICK_S * 1000):
+                parts.append(os.read(descriptor, 1 << 18))
+                missing -= len(parts[-1])
+                if not parts[-1]:
+                    raise self._end()
+        received = b"".join(parts)
+        self._buffer = received[size:]
+        return received[:size]
+
+    def _enforce_limits(self) -> None:
+        """Kernel limits bound a whole process in whole seconds; these are finer. Raises CodeError."""
+        cpu_s = self._cpu_s()
+        if cpu_s > self._limit_s:
+            raise CodeError(f"over {self._limit_s:g} s of CPU")
+        if self._num_threads() > MAX_THREADS:
+            raise CodeError(f"over {MAX_THREADS} threads")
+        wall_s = time.monotonic() - self._began
+        if wall_s > self._limit_s and wall_s - cpu_s - self._queued_s() > self._limit_s:
+            raise CodeError(f"idle for over {self._limit_s:g} s")
+
+    def _cpu_s(self) -> float:
+        """CPU seconds of the process so far, of all its threads; 0 when it has ended."""
+        try:
+            return time.clock_gettime((~self._process.pid << 3) | 2)
+        except OSError:
+            return 0.0
+
+    def _num_threads(self) -> int:
+        try:
+            return os.stat(f"/proc/{self._process.pid}/task").st_nlink - 2
+        except OSError:
+            return 0
+
+    def _queued_s(self) -> float:
+        """Seconds that its threads have waited for a CPU: on a busy machine these are not the answer's fault."""
+        tasks = Path(f"/proc/{self._process.pid}/task")
+        try:
+            return sum(int((task / "schedstat").read_text().split()[1]) for task in tasks.iterdir()) / 1e9
+        except OSError:
+            return 0.0
+
+    def _end(self) -> Exception:
+        """Why there are no more replies."""
+        status, cpu_s = self._wait()
+        if status is None:
+            return CodeError("it closed the pipe of the replies")
+        if status >= 0:
+            return CodeError(f"it ended the process, with exit code {status}")
+        if -status == signal.SIGKILL and cpu_s > self._limit_s:
+            return CodeError(f"over {self._limit_s:g} s of CPU")
+        if -status == signal.SIGKILL:
+            return SandboxError("killed from outside: perhaps the machine is out of memory")
+        return CodeError(f"it crashed: {signal.Signals(-status).name}")
+
+    def _wait(self) -> tuple[int | None, float]:
+        """Exit code as subprocess gives it, None where the process lives on, and its CPU seconds."""
+        give_up = time.monotonic() + _SECONDS_TO_DIE
+        while time.monotonic() < give_up:
+            pid, status, usage = os.wait4(self._process.pid, os.WNOHANG)
+            if pid:
+                self._process.returncode = os.waitstatus_to_exitcode(status)
+                return self._process.returncode, usage.ru_utime + usage.ru_stime
+            time.sleep(0.001)
+        return None, 0.0
+
+
+@functools.cache
+def why_unavailable() -> str | None:
+    """The reason why nothing can be run on this machine, or None."""
+    try:
+        Sandbox(Job(""), limit_s=60).close()
+    except (SandboxError, OSError) as error:
+        return str(error)
+    return None
+
+
+def _environment() -> dict[str, str]:
+    """Almost none. Hashes are the same in every run, so that an answer's verdict is as well."""
+    fixed = {"PYTHONHASHSEED": "0"}
+    return {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ} | fixed
