@@ -1,11 +1,11 @@
-r"""Gold answers out of the columns of a row: after ``####``, inside ``\boxed{}``, from lists of roles."""
+r"""Gold answers out of the columns of a row: after ``####``, inside ``\boxed{}``, from lists of answers or roles."""
 
 from __future__ import annotations
 
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 _INTEGER = re.compile(r"-?\d+")
@@ -39,9 +39,14 @@ def plain_text(value: object, column: str) -> str:
     return text
 
 
+def several_references(texts: Sequence[str]) -> str:
+    """Reference answers any of which will do, as one gold: ``{"any_of": ["1/2", "0.5"]}``; a single one as it is."""
+    return texts[0] if len(texts) == 1 else json.dumps({"any_of": list(texts)}, ensure_ascii=False)
+
+
 def plain_gold(row: Mapping[str, Any], column: str) -> Gold:
-    """The cell as it stands."""
-    return Gold(plain_text(row.get(column), column), "math")
+    """The cell as it stands; a list holds several reference answers."""
+    return Gold(_references(row.get(column), column, plain_text), "math")
 
 
 def gsm8k_gold(row: Mapping[str, Any], column: str) -> Gold:
@@ -55,14 +60,30 @@ def gsm8k_gold(row: Mapping[str, Any], column: str) -> Gold:
 
 
 def math_gold(row: Mapping[str, Any], column: str) -> Gold:
-    r"""The answer; from a ``solution``, or from any text with a box, the content of the last ``\boxed{}``."""
-    text = plain_text(row.get(column), column)
+    r"""The answer; from a ``solution``, or from any text with a box, the content of the last ``\boxed{}``.
+
+    A list holds several reference answers.
+    """
+    return Gold(_references(row.get(column), column, _maths_answer), "math")
+
+
+def _maths_answer(cell: object, column: str) -> str:
+    text = plain_text(cell, column)
     if column != "solution" and r"\boxed" not in text:
-        return Gold(text, "math")
+        return text
     boxed = last_boxed(text)
     if not boxed:
         raise RowError(rf"column {column!r} has no closed \boxed{{}} with an answer")
-    return Gold(boxed, "math")
+    return boxed
+
+
+def _references(cell: object, column: str, read: Callable[[object, str], str]) -> str:
+    """One answer, or each of a list's. RowError for an empty list, or for an entry that is no answer."""
+    if not isinstance(cell, list):
+        return read(cell, column)
+    if not cell:
+        raise RowError(f"column {column!r} holds an empty list")
+    return several_references([read(entry, column) for entry in cell])
 
 
 def last_boxed(text: str) -> str | None:

@@ -18,7 +18,8 @@ class Problem:
     """Unique in its data set and stable between runs: ``source/split/row``."""
     question: str
     gold: str
-    """Plain text; a structured gold (countdown, knights and knaves) is JSON, as its checker documents."""
+    """Plain text; a structured gold (countdown, knights and knaves) is JSON, as its checker documents. Several
+    reference answers, any of which will do, are ``{"any_of": ["1/2", "0.5"]}``."""
     checker: str
     """A name that `rewards` knows: integer, math, countdown, knights_knaves, exact."""
     source: str

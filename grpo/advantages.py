@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 Scale = Literal["std", "none"]
+Part = Sequence[float | None]
+"""One part of the reward for each completion of a group, shape (G,); None where it had no opinion."""
 
 STD_FLOOR = 1e-4
-"""Added to the standard deviation, in units of reward."""
+"""Added to the standard deviation, in units of what is divided by it."""
 
 
 def group_advantages(rewards: Sequence[float], scale: Scale = "std") -> list[float]:
@@ -23,18 +25,97 @@ def group_advantages(rewards: Sequence[float], scale: Scale = "std") -> list[flo
     with exact summation, and a group whose rewards are all equal, tested exactly, gets exact zeros. A reward
     that is not finite is an error, never a silent zero.
     """
-    if not all(math.isfinite(reward) for reward in rewards):
-        raise ValueError(f"rewards={list(rewards)}: a reward is not finite; mend the reward that returned it")
-    if is_dead(rewards):
-        return [0.0] * len(rewards)
-    mean = math.fsum(rewards) / len(rewards)
-    centred = [reward - mean for reward in rewards]
-    if scale == "none":
+    centred = _centred(rewards)
+    if scale == "none" or not any(centred):
         return centred
-    variance = math.fsum(value * value for value in centred) / (len(rewards) - 1)
-    return [value / (math.sqrt(variance) + STD_FLOOR) for value in centred]
+    deviation = _deviation(centred)
+    return [value / deviation for value in centred]
+
+
+def part_advantages(part: Part) -> list[float]:
+    """How much better each completion is than its group in one part of the reward, shape (G,) to (G,).
+
+    GDPO (arXiv 2601.05242), its first step: A_ki = (p_ki - mean(p_k)) / (std(p_k) + STD_FLOOR).
+
+    The paper knows no missing opinions: here a None is left out of mean and deviation, and gets 0. So does every
+    completion where all opinions are equal, tested exactly, or where there is only one.
+    """
+    normalised = iter(group_advantages([value for value in part if value is not None]))
+    return [0.0 if value is None else next(normalised) for value in part]
+
+
+def batch_deviation(sums: Sequence[float]) -> float:
+    """What divides every sum of normalised parts of a step, shape (N,): sqrt(sum(S_i^2) / (N - 1)) + STD_FLOOR.
+
+    GDPO, its last step: A_i = (S_i - mean(S)) / (std(S) + STD_FLOOR) with S_i = sum_k(w_k A_ki), where mean and
+    deviation are those of all N completions of the step: of all ranks, dead groups included. It keeps the size of
+    an update from growing with the number of parts.
+
+    Where we differ: the mean is not subtracted. It is 0 by construction, since the opinions on a part are centred
+    in their group; what a computer finds in its place is rounding, and would give dead groups an advantage.
+    """
+    return _deviation(sums)
+
+
+def sum_pulls(parts: Mapping[str, Part], weights: Mapping[str, float]) -> list[dict[str, float]]:
+    """What each part adds to a reward's distance from its group's mean: w_k (p_ki - mean(p_k)), for each of G.
+
+    These add up to r_i - mean(r), so that the advantage of a sum is linear in them. A part that is None adds nothing
+    to the reward, and counts as 0 here. A part whose values are all equal pulls with exactly 0.
+    """
+    columns = {
+        name: _centred([weights[name] * value if value is not None else 0.0 for value in part])
+        for name, part in parts.items()
+    }
+    return _rows(columns)
+
+
+def part_pulls(parts: Mapping[str, Part], weights: Mapping[str, float]) -> list[dict[str, float]]:
+    """What each part adds to a sum of normalised parts: w_k A_ki, for each of G (see `part_advantages`)."""
+    columns = {name: [weights[name] * value for value in part_advantages(part)] for name, part in parts.items()}
+    return _rows(columns)
+
+
+def pull_shares(advantages: Sequence[float], pulls: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Which part drives the model: its share of all advantages of a step, shapes (N,) and (N, parts).
+
+    share_k = sum_i(|A_i| |c_ki| / sum_j(|c_ji|)) / sum_i(|A_i|), with c_ki the pull of part k on completion i.
+
+    |A_i| is how hard completion i moves the model, up or down, and it is shared out among the parts as hard as each
+    pulls on it. The shares are at least 0 and add up to 1. Where two parts pull against each other, both get what
+    they pull with, so a share says how much of a say a part has and not which way it votes. The weight |A_i| keeps
+    groups in which the parts cancel out of it: they teach nothing, whatever the size of the pulls. Without
+    any advantage nothing is driven, and the result is empty.
+    """
+    driven = [
+        (abs(advantage), pull, math.fsum(abs(value) for value in pull.values()))
+        for advantage, pull in zip(advantages, pulls, strict=True)
+        if advantage and any(pull.values())
+    ]
+    total = math.fsum(size for size, _, _ in driven)
+    names = pulls[0] if driven else ()
+    return {name: math.fsum(size * abs(pull[name]) / whole for size, pull, whole in driven) / total for name in names}
 
 
 def is_dead(rewards: Sequence[float]) -> bool:
     """True when all rewards of a group are exactly equal, so that it has nothing to teach."""
     return all(reward == rewards[0] for reward in rewards)
+
+
+def _centred(rewards: Sequence[float]) -> list[float]:
+    if not all(math.isfinite(reward) for reward in rewards):
+        raise ValueError(f"rewards={list(rewards)}: a reward is not finite; mend the reward that returned it")
+    if is_dead(rewards):
+        return [0.0] * len(rewards)
+    mean = math.fsum(rewards) / len(rewards)
+    return [reward - mean for reward in rewards]
+
+
+def _deviation(centred: Sequence[float]) -> float:
+    """The sample's standard deviation of values whose mean is 0, with the floor added."""
+    variance = math.fsum(value * value for value in centred) / (len(centred) - 1)
+    return math.sqrt(variance) + STD_FLOOR
+
+
+def _rows(columns: Mapping[str, Sequence[float]]) -> list[dict[str, float]]:
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]

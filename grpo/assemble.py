@@ -92,7 +92,7 @@ def open_run(recipe: Recipe) -> Iterator[Run]:
 def open_judge(recipe: Recipe, meter: Meter) -> Judge:
     """The reward workers, behind the recipe's rewards and template."""
     scorer = open_scorer(recipe.rewards, recipe.scoring)
-    return Judge(scorer, find_template(recipe), recipe.scoring.max_failed_frac, meter)
+    return Judge(scorer, find_template(recipe), recipe.scoring, meter)
 
 
 def open_engine(recipe: Recipe, material: Material, world: World, logs: Path) -> Engine:

@@ -1,22 +1,21 @@
-"""Scored groups to one batch: advantages, loss weights, the one denominator, and micro-batches by token budget."""
+"""Lessons to one batch: loss weights, the one denominator, and micro-batches by token budget."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from grpo.advantages import group_advantages
 from grpo.config import UpdateSection
-from grpo.types import Batch, Branch, PromptTree, ScoredGroup
+from grpo.types import Batch, Branch, Lesson, PromptTree
 
 
-def make_batch(scored: Sequence[ScoredGroup], settings: UpdateSection, max_new_tokens: int) -> Batch:
-    """What one update needs of this rank's groups; the denominator is still this rank's share.
+def make_batch(lessons: Sequence[Lesson], settings: UpdateSection, max_new_tokens: int) -> Batch:
+    """What one update needs of this rank's lessons; the denominator is still this rank's share.
 
     Completions whose advantage is exactly zero add nothing to the gradient and cost no forward pass, unless a KL
     term pulls on them too. They count in the denominator all the same.
     """
-    trees = [_tree(group, settings) for group in scored]
-    lengths = [len(one.token_ids) for group in scored for one in group.group.completions]
+    trees = [_tree(lesson, settings) for lesson in lessons]
+    lengths = [len(one.token_ids) for lesson in lessons for one in lesson.scored.group.completions]
     if settings.kl_weight == 0:
         trees = [_with_signal(tree) for tree in trees]
     pieces = [piece for tree in trees if tree.branches for piece in _split(tree, settings.tokens_per_micro_batch)]
@@ -40,8 +39,8 @@ def denominator(lengths: Sequence[int], normalise: str, max_new_tokens: int) -> 
     return float(len(lengths) * max_new_tokens)
 
 
-def _tree(group: ScoredGroup, settings: UpdateSection) -> PromptTree:
-    advantages = group_advantages(group.rewards, settings.advantage_scale)
+def _tree(lesson: Lesson, settings: UpdateSection) -> PromptTree:
+    group = lesson.scored.group
     branches = tuple(
         Branch(
             token_ids=completion.token_ids,
@@ -49,9 +48,9 @@ def _tree(group: ScoredGroup, settings: UpdateSection) -> PromptTree:
             advantage=advantage,
             weight=1 / len(completion.token_ids) if settings.normalise == "sequence" else 1.0,
         )
-        for completion, advantage in zip(group.group.completions, advantages, strict=True)
+        for completion, advantage in zip(group.completions, lesson.advantages, strict=True)
     )
-    return PromptTree(group.group.prompt.token_ids, branches)
+    return PromptTree(group.prompt.token_ids, branches)
 
 
 def _with_signal(tree: PromptTree) -> PromptTree:

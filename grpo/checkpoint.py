@@ -25,6 +25,7 @@ from grpo.config import CheckpointSection
 from grpo.errors import UserError
 from grpo.meter import Meter
 from grpo.policy import Policy
+from grpo.schedule import is_due
 from grpo.world import World, replicas_agree
 
 MANIFEST = "manifest.json"
@@ -52,8 +53,7 @@ class Checkpoints:
 
     def save_if_due(self, policy: Policy, step: int) -> None:
         """Save after the last step, and every so many steps before it; the first rank writes, all wait for it."""
-        every = self._settings.every
-        if step == self._last_step or (every and step % every == 0):
+        if step == self._last_step or is_due(step, self._settings.every):
             if self._world.rank == 0:
                 self.save(policy, step)
             self._world.barrier()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,6 +12,8 @@ from pydantic_core import ErrorDetails
 
 from data.spec import SourceSpec
 from grpo.errors import RecipeError
+from rewards.errors import did_you_mean
+from rewards.policy import AnswerPolicy
 from rewards.spec import RewardSpec
 
 Positive = Annotated[int, Field(ge=1)]
@@ -83,6 +84,9 @@ class UpdateSection(Section):
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     inner_epochs: Positive = 1
     """Passes over each step's completions. With one the ratio is exactly 1 and the clip has nothing to do."""
+    advantage_of: Literal["sum", "parts"] = "sum"
+    """sum: how much better the weighted sum of the rewards is than its group's (GRPO); parts: each reward is
+    normalised in its group, then the weighted sum of these over the whole step (GDPO)."""
     advantage_scale: Literal["std", "none"] = "std"
     clip_low: Annotated[float, Field(gt=0, lt=1)] = 0.2
     clip_high: Annotated[float, Field(gt=0)] = 0.2
@@ -102,7 +106,14 @@ class ScoringSection(Section):
     """Wall-clock limit of one verdict; the worker is killed when it passes."""
     memory_gib: Annotated[float, Field(gt=0)] = 2.0
     max_failed_frac: Share = 0.5
-    """The run ends when verdicts or a reward time out or crash on a larger share of a step's completions."""
+    """Verdicts or a reward may time out or crash on this share of a step's completions, and no more."""
+    when_failing: Literal["stop", "warn"] = "stop"
+    """What happens to the run when it is more: it ends, or a line says so on each step on which it happens."""
+    policy: AnswerPolicy = AnswerPolicy()
+    """Which answers count as the same where graders disagree."""
+    format_gates: bool = False
+    """True pays for a right answer only where the form is right. A format reward that is only added makes lengths
+    drift: a bonus for the form alone is easiest to keep in a short completion."""
 
 
 class EvalSection(Section):
@@ -146,7 +157,19 @@ class Recipe(Section):
     log: LogSection = LogSection()
 
 
-RESUMABLE = ("run.dir", "run.steps", "run.device", "checkpoint", "log", "scoring", "rollout.timeout_s")
+RESUMABLE = (
+    "run.dir",
+    "run.steps",
+    "run.device",
+    "checkpoint",
+    "log",
+    "scoring.workers",
+    "scoring.deadline_s",
+    "scoring.memory_gib",
+    "scoring.max_failed_frac",
+    "scoring.when_failing",
+    "rollout.timeout_s",
+)
 """What may differ between a run's recipe and the one it is continued with."""
 
 
@@ -200,6 +223,11 @@ def contradictions(recipe: Recipe) -> Iterator[str]:
         yield (
             f"update.tokens_per_micro_batch={update.tokens_per_micro_batch}: one prompt with one completion may "
             f"have {longest} tokens (data.max_prompt_tokens + rollout.max_new_tokens); set at least that many"
+        )
+    if update.advantage_of == "parts" and update.advantage_scale == "none":
+        yield (
+            "update.advantage_scale=none: update.advantage_of=parts divides each reward by its deviation; set "
+            "update.advantage_scale=std, or update.advantage_of=sum"
         )
     names = [spec.name for spec in recipe.rewards]
     for name in sorted({name for name in names if names.count(name) > 1}):
@@ -278,9 +306,7 @@ def _describe(fault: ErrorDetails) -> str:
     location = fault["loc"]
     where = ".".join(str(part) for part in location)
     if fault["type"] == "extra_forbidden":
-        known = _known_keys(location[:-1])
-        near = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.5)
-        advice = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(known)}"
+        advice = did_you_mean(str(location[-1]), _known_keys(location[:-1]))
         return f"{where}={fault['input']!r}: unknown key; {advice}"
     if fault["type"] == "missing":
         return f"{where}: missing; this key has no default, so set it"

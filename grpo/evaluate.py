@@ -12,6 +12,7 @@ from grpo.meter import Meter
 from grpo.metrics import eval_metrics
 from grpo.rollout.engine import Sampling
 from grpo.rollout.rollouts import Draw, Rollouts
+from grpo.schedule import is_due
 from grpo.types import Prompt, ScoredGroup
 from grpo.world import World
 
@@ -57,9 +58,7 @@ class Evaluator:
 
     def evaluate_if_due(self, step: int) -> Evaluation | None:
         """Evaluate after the last step, and every so many steps before it."""
-        every = self._settings.every
-        due = step == self._last_step or bool(every and step % every == 0)
-        return self.evaluate(step) if due else None
+        return self.evaluate(step) if step == self._last_step or is_due(step, self._settings.every) else None
 
     def evaluate(self, step: int) -> Evaluation:
         """Metrics and completions of every held-out set. Seeds do not depend on the step, so that two

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
@@ -11,10 +12,11 @@ from grpo.errors import UserError
 from grpo.meter import Meter
 from grpo.metrics import failed_frac
 from grpo.types import Group, ScoredGroup
-from rewards.scorer import Scorer
+from rewards.scorer import Fault, Scorer
 from rewards.spec import RewardSpec
 from rewards.types import Response, ScoreRequest
 
+_LOG = logging.getLogger(__name__)
 _FAULTS_NAMED = 5
 
 
@@ -26,6 +28,8 @@ def open_scorer(rewards: Sequence[RewardSpec], scoring: ScoringSection) -> Score
             num_workers=scoring.workers,
             deadline_s=scoring.deadline_s,
             memory_bytes=int(scoring.memory_gib * 2**30),
+            policy=scoring.policy,
+            format_gates=scoring.format_gates,
         )
     except ValueError as error:
         raise UserError(str(error)) from error
@@ -34,16 +38,17 @@ def open_scorer(rewards: Sequence[RewardSpec], scoring: ScoringSection) -> Score
 class Judge:
     """Scores groups in worker processes while others are still being written."""
 
-    def __init__(self, scorer: Scorer, template: Template, max_failed_frac: float, meter: Meter) -> None:
+    def __init__(self, scorer: Scorer, template: Template, scoring: ScoringSection, meter: Meter) -> None:
         self._scorer = scorer
         self._template = template
-        self._max_failed_frac = max_failed_frac
+        self._scoring = scoring
         self._meter = meter
 
     def score(self, groups: Iterable[Group], step: int) -> list[ScoredGroup]:
         """Scores of all groups, in the order of their prompts, however they come.
 
-        Raises UserError when a verdict or a reward failed on more completions than the recipe allows.
+        Raises UserError when a verdict or a reward failed on more completions than the recipe allows, unless it
+        asks for a warning.
         """
         submitted = []
         for group in groups:
@@ -52,7 +57,7 @@ class Judge:
         with self._meter.phase("score"):
             scores = self._scorer.collect()
         scored = [ScoredGroup(group, row) for group, row in zip(submitted, scores, strict=True)]
-        self._check_failures(scored)
+        self._check_failures(scored, step)
         return sorted(scored, key=lambda one: one.group.position)
 
     def check_golds(self, pairs: Sequence[tuple[str, str]]) -> list[str | None]:
@@ -62,8 +67,8 @@ class Judge:
     def close(self) -> None:
         self._scorer.close()
 
-    def _check_failures(self, scored: Sequence[ScoredGroup]) -> None:
-        """Note the share of completions on which a verdict or a reward failed; too large a one ends the run."""
+    def _check_failures(self, scored: Sequence[ScoredGroup], step: int) -> None:
+        """Note the share of completions on which a verdict or a reward failed; too large a one is not passed over."""
         faults = self._scorer.take_faults()
         num_completions = max(1, sum(len(group.scores) for group in scored))
         lost: Counter[str] = Counter()
@@ -71,13 +76,15 @@ class Judge:
             lost[fault.reward] += fault.num_completions
         failed = max([failed_frac(scored), *(count / num_completions for count in lost.values())])
         self._meter.note("score/failed_frac", failed)
-        if failed > self._max_failed_frac:
-            reasons = [f"  {one.reward}: {one.outcome.value}: {one.detail}" for one in faults[:_FAULTS_NAMED]]
+        if failed > self._scoring.max_failed_frac:
             limit = (
-                f"scoring.max_failed_frac={self._max_failed_frac}: on {failed:.0%} of a step's completions a verdict "
-                "or a reward timed out or crashed; raise scoring.deadline_s or scoring.memory_gib, or mend the reward"
+                f"scoring.max_failed_frac={self._scoring.max_failed_frac}: on {failed:.0%} of the completions of step "
+                f"{step} a verdict or a reward timed out or crashed; raise scoring.deadline_s or scoring.memory_gib, "
+                "or mend the reward"
             )
-            raise UserError("\n".join([limit, *reasons]))
+            if self._scoring.when_failing == "stop":
+                raise UserError("\n".join([limit, *_named(faults)]))
+            _LOG.warning("%s", limit)
 
     def _request(self, group: Group, step: int) -> ScoreRequest:
         problem = group.prompt.problem
@@ -94,3 +101,7 @@ class Judge:
             columns=problem.columns,
             step=step,
         )
+
+
+def _named(faults: Sequence[Fault]) -> list[str]:
+    return [f"  {one.reward}: {one.outcome.value}: {one.detail}" for one in faults[:_FAULTS_NAMED]]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from grpo.advantages import is_dead
+from grpo.advantages import pull_shares
 from grpo.statistics import majority_correct, mean_accuracy, pass_at_k
-from grpo.types import ScoredGroup
+from grpo.types import Lesson, ScoredGroup
 from rewards.types import Outcome
 
 DEFINITIONS = {
@@ -20,7 +20,9 @@ DEFINITIONS = {
     "completion/length_tokens": "mean length of a completion, its end token included",
     "completion/length_max_tokens": "longest completion of the step",
     "completion/truncated_frac": "share of completions cut off by the length limit",
-    "group/dead_frac": "share of groups whose rewards are all equal, which teach nothing",
+    "group/dead_frac": "share of groups whose advantages are all exactly 0, which teach nothing",
+    "advantage/<part>_frac": "what share of the advantages one reward decides: each completion's absolute advantage, "
+    "shared out among the rewards as hard as each pulls on it",
     "update/loss": "the loss that was minimised, over the whole batch",
     "update/grad_norm": "norm of the gradient before clipping (of the last pass, where there are several)",
     "update/skipped": "passes whose gradient was not finite, so that the weights stayed",
@@ -48,8 +50,9 @@ DEFINITIONS = {
 }
 
 
-def step_metrics(scored: Sequence[ScoredGroup]) -> dict[str, float]:
-    """What the completions of one step say, all ranks' groups together."""
+def step_metrics(lessons: Sequence[Lesson]) -> dict[str, float]:
+    """What the completions of one step say, those of all ranks together."""
+    scored = [lesson.scored for lesson in lessons]
     scores = [score for group in scored for score in group.scores]
     completions = [completion for group in scored for completion in group.group.completions]
     lengths = [len(completion.token_ids) for completion in completions]
@@ -61,9 +64,10 @@ def step_metrics(scored: Sequence[ScoredGroup]) -> dict[str, float]:
         "completion/length_tokens": sum(lengths) / len(lengths),
         "completion/length_max_tokens": float(max(lengths)),
         "completion/truncated_frac": _share([one.finish == "length" for one in completions]),
-        "group/dead_frac": _share([is_dead(group.rewards) for group in scored]),
+        "group/dead_frac": _share([lesson.is_dead for lesson in lessons]),
     }
     row |= {f"reward/{name}": value for name, value in part_means(scored).items()}
+    row |= {f"advantage/{name}_frac": value for name, value in advantage_shares(lessons).items()}
     row |= {
         f"outcome/{outcome.value}_frac": _share([score.outcome is outcome for score in scores]) for outcome in Outcome
     }
@@ -79,6 +83,14 @@ def part_means(scored: Sequence[ScoredGroup]) -> dict[str, float]:
                 if part is not None:
                     values.setdefault(name, []).append(part)
     return {name: math.fsum(parts) / len(parts) for name, parts in values.items()}
+
+
+def advantage_shares(lessons: Sequence[Lesson]) -> dict[str, float]:
+    """Each reward's share of the step's advantages (see `pull_shares`); empty where there are none."""
+    return pull_shares(
+        [advantage for lesson in lessons for advantage in lesson.advantages],
+        [pull for lesson in lessons for pull in lesson.pulls],
+    )
 
 
 def eval_metrics(source: str, scored: Sequence[ScoredGroup]) -> dict[str, float]:

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from data.templates import Template
-from grpo.advantages import group_advantages
 from grpo.config import Recipe
 from grpo.display import Display
 from grpo.evaluate import Evaluation
@@ -15,8 +14,9 @@ from grpo.folder import COMPLETIONS, EVALS, METRICS, RunFolder, read_rows
 from grpo.meter import Meter
 from grpo.metrics import step_metrics
 from grpo.report import write_report
+from grpo.schedule import is_due
 from grpo.trackers import Trackers
-from grpo.types import ScoredGroup
+from grpo.types import Lesson, ScoredGroup
 from grpo.world import World
 
 Row = dict[str, Any]
@@ -35,14 +35,11 @@ class RunLog(Protocol):
     def evaluation(self, step: int, found: Evaluation) -> None:
         """An evaluation outside of a step: the one before training."""
 
-    def completions(self, step: int, scored: Sequence[ScoredGroup]) -> list[ScoredGroup]:
-        """Keep what was written and how it was judged, before anything is learnt from it: this rank's groups in,
-        those of all ranks out."""
+    def completions(self, step: int, lessons: Sequence[Lesson]) -> None:
+        """Keep what was written and how it was judged, on all ranks, before anything is learnt from it."""
 
-    def step(
-        self, step: int, scored: Sequence[ScoredGroup], stats: Mapping[str, float], found: Evaluation | None
-    ) -> None:
-        """A step is done; `scored` are all ranks' groups."""
+    def step(self, step: int, lessons: Sequence[Lesson], stats: Mapping[str, float], found: Evaluation | None) -> None:
+        """A step is done; `lessons` are those of all ranks."""
 
     def finish(self) -> None:
         """Training is over."""
@@ -83,30 +80,26 @@ class MainLog:
     def evaluation(self, step: int, found: Evaluation) -> None:
         self._write({"step": step, "time_unix": time.time(), **self._meter.lap(), **found.metrics}, found)
 
-    def completions(self, step: int, scored: Sequence[ScoredGroup]) -> list[ScoredGroup]:
-        everything = self._world.gather(scored)
-        self._folder.append(COMPLETIONS, self._rows(step, everything))
-        return everything
+    def completions(self, step: int, lessons: Sequence[Lesson]) -> None:
+        self._folder.append(COMPLETIONS, self._lesson_rows(step, lessons))
 
-    def step(
-        self, step: int, scored: Sequence[ScoredGroup], stats: Mapping[str, float], found: Evaluation | None
-    ) -> None:
+    def step(self, step: int, lessons: Sequence[Lesson], stats: Mapping[str, float], found: Evaluation | None) -> None:
         notes = worst_notes(self._world, self._meter)
         lap = self._meter.lap()
-        num_tokens = sum(len(one.token_ids) for group in scored for one in group.group.completions)
+        num_tokens = sum(len(one.token_ids) for lesson in lessons for one in lesson.scored.group.completions)
         row = {
             "step": step,
             "time_unix": time.time(),
-            **step_metrics(scored),
+            **step_metrics(lessons),
             **stats,
             **notes,
             **lap,
             "speed/tokens_per_s": num_tokens / lap["time/generate_s"],
         }
         self._write(row | (found.metrics if found else {}), found)
-        if self._is_due(self._recipe.log.show_every, step):
-            self._display.completions(step, best_and_worst(list(self._rows(step, scored)), _SHOWN))
-        if self._is_due(self._recipe.log.report_every, step):
+        if self._tells(step, self._recipe.log.show_every):
+            self._display.completions(step, best_and_worst(list(self._lesson_rows(step, lessons)), _SHOWN))
+        if self._tells(step, self._recipe.log.report_every):
             write_report(self._folder.path)
 
     def finish(self) -> None:
@@ -115,21 +108,24 @@ class MainLog:
 
     def _write(self, row: Row, found: Evaluation | None) -> None:
         for source, groups in (found.scored if found else {}).items():
-            self._folder.append(EVALS, ({**one, "source": source} for one in self._rows(row["step"], groups)))
+            rows = (one for group in groups for one in completion_rows(row["step"], group, self._template))
+            self._folder.append(EVALS, ({**one, "source": source} for one in rows))
         self._folder.append(METRICS, [row])
         self._trackers.log(row["step"], row)
         self._display.step(row)
 
-    def _rows(self, step: int, scored: Sequence[ScoredGroup]) -> Iterator[Row]:
-        for group in scored:
-            yield from completion_rows(step, group, self._recipe, self._template)
+    def _lesson_rows(self, step: int, lessons: Sequence[Lesson]) -> Iterator[Row]:
+        for lesson in lessons:
+            rows = completion_rows(step, lesson.scored, self._template)
+            yield from ({**row, "advantage": each} for row, each in zip(rows, lesson.advantages, strict=True))
 
-    def _is_due(self, every: int, step: int) -> bool:
-        return bool(every) and (step % every == 0 or step == 1)
+    def _tells(self, step: int, every: int) -> bool:
+        """The first step is told of as well, so that the first look comes soon; unless nothing is to be told."""
+        return is_due(step, every) or (every > 0 and step == 1)
 
 
 class QuietLog:
-    """The log of every other rank: it hands its groups to the first and writes nothing."""
+    """The log of every other rank: it hands its notes to the first and writes nothing."""
 
     def __init__(self, world: World, meter: Meter) -> None:
         self._world = world
@@ -144,12 +140,10 @@ class QuietLog:
     def evaluation(self, step: int, found: Evaluation) -> None:
         self._meter.lap()
 
-    def completions(self, step: int, scored: Sequence[ScoredGroup]) -> list[ScoredGroup]:
-        return self._world.gather(scored)
+    def completions(self, step: int, lessons: Sequence[Lesson]) -> None:
+        """The first rank has them all."""
 
-    def step(
-        self, step: int, scored: Sequence[ScoredGroup], stats: Mapping[str, float], found: Evaluation | None
-    ) -> None:
+    def step(self, step: int, lessons: Sequence[Lesson], stats: Mapping[str, float], found: Evaluation | None) -> None:
         worst_notes(self._world, self._meter)
         self._meter.lap()
 
@@ -166,12 +160,10 @@ def worst_notes(world: World, meter: Meter) -> dict[str, float]:
     return worst
 
 
-def completion_rows(step: int, scored: ScoredGroup, recipe: Recipe, template: Template) -> Iterator[Row]:
+def completion_rows(step: int, scored: ScoredGroup, template: Template) -> Iterator[Row]:
     """One row for each completion of a group, with everything that was decided about it."""
     problem = scored.group.prompt.problem
-    advantages = group_advantages(scored.rewards, recipe.update.advantage_scale)
-    judged = zip(scored.group.completions, scored.scores, advantages, strict=True)
-    for index, (completion, score, advantage) in enumerate(judged):
+    for index, (completion, score) in enumerate(zip(scored.group.completions, scored.scores, strict=True)):
         yield {
             "step": step,
             "problem_id": problem.id,
@@ -185,8 +177,9 @@ def completion_rows(step: int, scored: ScoredGroup, recipe: Recipe, template: Te
             "reward": score.reward,
             "parts": dict(score.parts),
             "outcome": score.outcome.value,
+            "reason": score.reason,
             "answer": score.answer,
-            "advantage": advantage,
+            "cpu_s": score.cpu_s,
             "opens_think": template.opens_think,
             "answer_style": template.answer_style,
         }

@@ -5,11 +5,13 @@ A step on one problem with two completions, stage by stage::
     Prompt(problem, token_ids=(1, 4093, ...))
     Group(prompt, (Completion((504, 2), (-0.2, -0.1), "…", "stop"), Completion(...)), version=7, position=0)
     ScoredGroup(group, (Score(1.0, {"correctness": 1.0}, Outcome.CORRECT, "71"), Score(...)))
+    Lesson(scored, advantages=(0.707, -0.707), pulls=({"correctness": 0.5}, {"correctness": -0.5}))
     Batch(micro_batches=((PromptTree(prompt_ids, (Branch(...), Branch(...))),),), denominator=4.0)
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -60,6 +62,28 @@ class ScoredGroup:
     @property
     def rewards(self) -> tuple[float, ...]:
         return tuple(score.reward for score in self.scores)
+
+    @property
+    def parts(self) -> dict[str, tuple[float | None, ...]]:
+        """By name, one value for each completion."""
+        return {name: tuple(score.parts[name] for score in self.scores) for name in self.scores[0].parts}
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What a scored group teaches: an advantage for each completion, and how hard each part of the reward pulls.
+
+    The pulls add up to the advantage, but for a scale that all parts of the group share.
+    """
+
+    scored: ScoredGroup
+    advantages: tuple[float, ...]
+    pulls: tuple[Mapping[str, float], ...]
+
+    @property
+    def is_dead(self) -> bool:
+        """True when every advantage is exactly 0."""
+        return not any(self.advantages)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from grpo.report.scale import shown
 _NUM_STEPS = 5
 _MAX_PIECES = 40
 _MAX_CHARACTERS = 4000
+_MAX_REASON = 200
 
 _TAG = re.compile(r"(</?(?:think|answer)>)")
 
@@ -139,7 +140,7 @@ def card(row: Row, label: str) -> str:
     return (
         f'<article class="card completion"><header><b>{escape(label)}</b>'
         f'<span class="chip c{OUTCOME_COLOURS.get(outcome, GREY)}">{escape(outcome.replace("_", " "))}</span>'
-        f"<span>{_rewards(row)}</span></header>"
+        f"{_reason(row)}<span>{_rewards(row)}</span></header>"
         f'<dl class="asked"><dt>question</dt><dd tabindex="0">'
         f"{escape(cut(str(row.get('question', ''))))}</dd>"
         f"<dt>gold</dt><dd>{escape(cut(str(row.get('gold', ''))))}</dd>"
@@ -184,6 +185,12 @@ def _pieces(text: str, kind: str) -> Iterator[tuple[str, str]]:
             yield "tag", piece
         elif piece.strip():
             yield kind, piece.strip("\n")
+
+
+def _reason(row: Row) -> str:
+    """Why there is no answer or no verdict, or what was wrong with it, where the verifier said so."""
+    reason = row.get("reason")
+    return f"<span>{escape(cut(str(reason), _MAX_REASON))}</span>" if reason else ""
 
 
 def _rewards(row: Row) -> str:

@@ -35,7 +35,7 @@ _LENGTHS: tuple[Named, ...] = (
     ("completion/length_max_tokens", "longest", GREY),
 )
 _SHARES: tuple[Named, ...] = (
-    ("group/dead_frac", "groups with equal rewards", ORANGE),
+    ("group/dead_frac", "groups that teach nothing", ORANGE),
     ("completion/truncated_frac", "completions cut off", PURPLE),
     ("update/clip_frac", "tokens clipped", BLUE),
 )
@@ -51,7 +51,7 @@ def sections(rows: Sequence[Row], sources: Sequence[SourceChange]) -> list[tuple
     """The charts by section; charts and sections without values are left out."""
     training = [row for row in rows if row["step"] > 0]
     found = [
-        ("Learning", [_rewards(training), _correct(training, sources), _outcomes(training)]),
+        ("Learning", [_rewards(training), _correct(training, sources), _outcomes(training), _pulls(training)]),
         (
             "Writing",
             [
@@ -115,8 +115,19 @@ def _rate(rows: Sequence[Row]) -> list[Curve]:
 
 
 def _rewards(rows: Sequence[Row]) -> Chart | None:
-    parts = [(f"reward/{name}", name, ORANGE + i % GREY) for i, name in enumerate(part_names(rows))]
+    parts = [(f"reward/{name}", name, colour) for name, colour in _part_colours(rows)]
     return _chart("Reward", "mean per completion", _curves(rows, [("reward/mean", "reward", BLUE), *parts]))
+
+
+def _pulls(rows: Sequence[Row]) -> Chart | None:
+    """Which reward drives the model; nothing where there is only one to do it."""
+    parts = _part_colours(rows)
+    named = [(f"advantage/{name}_frac", name, colour) for name, colour in parts] if len(parts) > 1 else []
+    return _chart("What drives the update", "share of the advantages", _layers(rows, named), percent=True, stacked=True)
+
+
+def _part_colours(rows: Sequence[Row]) -> list[tuple[str, int]]:
+    return [(name, ORANGE + i % GREY) for i, name in enumerate(part_names(rows))]
 
 
 def _correct(rows: Sequence[Row], sources: Sequence[SourceChange]) -> Chart | None:

@@ -78,7 +78,10 @@ REFUSED = [
     (None, "no value"),
     ("  ", "is empty"),
     (True, "holds a bool"),
-    ([1], "holds a list"),
+    ([], "holds an empty list"),
+    (["1", None], "no value"),
+    ([["1"]], "holds a list"),
+    ({"any_of": ["1"]}, "holds a dict"),
     (float("nan"), "holds nan"),
     (float("inf"), "holds inf"),
 ]
@@ -88,6 +91,31 @@ REFUSED = [
 def test_plain_gold_refuses(cell, reason):
     with pytest.raises(RowError, match=reason):
         plain_gold({"answer": cell}, "answer")
+
+
+REFERENCES = [
+    (["1/2", " 0.5 "], ["1/2", "0.5"]),
+    (["drei", "三"], ["drei", "三"]),
+    ([1, 2.5], ["1", "2.5"]),
+]
+
+
+@pytest.mark.parametrize(("cell", "texts"), REFERENCES)
+def test_a_list_holds_several_references(cell, texts):
+    gold = plain_gold({"answer": cell}, "answer")
+    assert json.loads(gold.text) == {"any_of": texts}
+    assert gold.checker == "math"
+
+
+def test_a_list_of_one_is_a_plain_gold():
+    assert plain_gold({"answer": ["1/2"]}, "answer") == ("1/2", "math")
+    assert math_gold({"answer": [r"so \boxed{9}"]}, "answer") == ("9", "math")
+
+
+def test_each_entry_of_a_list_is_read_like_a_cell():
+    assert json.loads(math_gold({"answer": [r"so \boxed{9}", "3^2"]}, "answer").text) == {"any_of": ["9", "3^2"]}
+    with pytest.raises(RowError, match="no closed"):
+        math_gold({"solution": [r"\boxed{9}", "9"]}, "solution")
 
 
 def test_knights_knaves_gold():

@@ -40,7 +40,7 @@ def test_bad_rows_are_named_and_good_ones_kept(tmp_path):
         {"question": "no answer"},
         {"question": "none", "answer": None},
         {"question": "flag", "answer": True},
-        {"question": "list", "answer": ["1"]},
+        {"question": "list", "answer": []},
         {"question": 5, "answer": "1"},
         "[1, 2]",
         "",
@@ -62,7 +62,16 @@ def test_bad_rows_are_named_and_good_ones_kept(tmp_path):
     assert "'answer' has no value" in reasons[3]
     assert "bool" in reasons[5]
     assert "JSON list" in reasons[8]
+    assert "empty list" in reasons[6]
     assert "nan" in reasons[10]
+
+
+def test_a_column_of_lists_holds_several_references(tmp_path):
+    rows = [{"question": "Q", "answer": ["1/2", "0.5"]}, {"question": "Q", "answer": ["7"]}]
+    for source in ("dataset", "math"):
+        columns = {"question": "question", "gold": "answer"}
+        loaded = load(write(tmp_path / "several.jsonl", rows), source, columns=columns)
+        assert [problem.gold for problem in loaded.problems] == ['{"any_of": ["1/2", "0.5"]}', "7"]
 
 
 def test_broken_bytes_and_blank_ends_do_no_harm(tmp_path):

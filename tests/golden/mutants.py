@@ -34,11 +34,11 @@ MUTANTS = (
     _mutant(
         "KL reversed", "losses", "difference = ref_logp - policy_logp", "difference = policy_logp - ref_logp", "losses"
     ),
-    _mutant("population deviation", "advantages", "/ (len(rewards) - 1)", "/ len(rewards)", "advantages"),
+    _mutant("population deviation", "advantages", "/ (len(centred) - 1)", "/ len(centred)", "advantages"),
     _mutant(
         "floor inside the root",
         "advantages",
-        "(math.sqrt(variance) + STD_FLOOR)",
+        "math.sqrt(variance) + STD_FLOOR",
         "math.sqrt(variance + STD_FLOOR)",
         "advantages",
     ),
@@ -53,6 +53,40 @@ MUTANTS = (
     _mutant(
         "any reward passes", "advantages", "if not all(math.isfinite", "if False and all(math.isfinite", "advantages"
     ),
+    _mutant(
+        "no opinion is a bad one",
+        "advantages",
+        "[value for value in part if value is not None]",
+        "[value or 0.0 for value in part]",
+        "advantages",
+    ),
+    _mutant(
+        "weights of parts forgotten",
+        "advantages",
+        "[weights[name] * value for value in part_adv",
+        "[value for value in part_adv",
+        "lessons",
+    ),
+    _mutant("weights of a sum forgotten", "advantages", "[weights[name] * value if", "[value if", "advantages"),
+    _mutant(
+        "a weak completion decides as much",
+        "advantages",
+        "math.fsum(size * abs(pull[name])",
+        "math.fsum(abs(pull[name])",
+        "advantages",
+    ),
+    _mutant("pulls cancel in a share", "advantages", "size * abs(pull[name])", "size * pull[name]", "advantages"),
+    _mutant(
+        "each group has a deviation of its own",
+        "lessons",
+        "zip(scored, sums, pulls, strict=True)",
+        "zip(scored, sums, pulls, strict=True)\n        for deviation in [batch_deviation(row)]",
+        "lessons",
+    ),
+    _mutant("no batch in the advantage of parts", "lessons", "value / deviation for", "value for", "lessons"),
+    _mutant(
+        "parts where the sum is wanted", "lessons", 'advantage_of == "parts"', 'advantage_of != "parts"', "lessons"
+    ),
     _mutant("no temperature", "logprobs", ".float() / temperature", ".float()", "logprobs"),
     _mutant("normalised in half precision", "logprobs", "head(hidden).float()", "head(hidden)", "logprobs"),
     _mutant(
@@ -65,8 +99,8 @@ MUTANTS = (
     _mutant(
         "dead groups not counted",
         "batch",
-        "lengths = [len(one.token_ids) for group in scored for one",
-        "lengths = [len(one.token_ids) for group in scored if len(set(group.rewards)) > 1 for one",
+        "lengths = [len(one.token_ids) for lesson in lessons for one",
+        "lengths = [len(one.token_ids) for lesson in lessons if not lesson.is_dead for one",
         "batch",
     ),
     _mutant("dead groups have no KL", "batch", "if settings.kl_weight == 0:", "if True:", "batch"),

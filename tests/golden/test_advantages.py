@@ -6,7 +6,16 @@ import math
 
 import pytest
 
-from grpo.advantages import STD_FLOOR, group_advantages, is_dead
+from grpo.advantages import (
+    STD_FLOOR,
+    batch_deviation,
+    group_advantages,
+    is_dead,
+    part_advantages,
+    part_pulls,
+    pull_shares,
+    sum_pulls,
+)
 
 
 def test_with_the_sample_deviation() -> None:
@@ -91,3 +100,93 @@ def test_a_reward_that_is_not_finite_is_an_error(bad: float) -> None:
         group_advantages([1.0, bad, 0.0])
     with pytest.raises(ValueError, match="not finite"):
         group_advantages([bad, bad], "none")
+
+
+# By parts
+
+CORRECTNESS = (1.0, 0.0, 0.0, 1.0)
+FORMAT = (1.0, 1.0, 0.0, None)
+PARTS = {"correctness": CORRECTNESS, "format": FORMAT}
+WEIGHTS = {"correctness": 1.0, "format": 0.5}
+
+
+def test_a_part_is_normalised_over_the_opinions_on_it() -> None:
+    # 1 0 0 1: all half away from the mean, variance 4 x 1/4 / 3 = 1/3.
+    scale = math.sqrt(1 / 3) + 1e-4
+    assert part_advantages(CORRECTNESS) == pytest.approx([0.5 / scale, -0.5 / scale, -0.5 / scale, 0.5 / scale])
+    # 1 1 0: mean 2/3, squared distances 1/9 + 1/9 + 4/9 = 2/3, over 3 - 1 gives 1/3 again. Who has no opinion gets 0.
+    expected = [1 / 3 / scale, 1 / 3 / scale, -2 / 3 / scale, 0.0]
+    assert part_advantages(FORMAT) == pytest.approx(expected, abs=1e-12)
+    assert part_advantages((None, *FORMAT[:3])) == [0.0, *part_advantages(FORMAT)[:3]]
+
+
+@pytest.mark.parametrize(
+    "part", [(0.1,) * 8, (None, 0.1, 0.1, 0.1), (None, 5.0, None), (None, None), (-0.0, 0.0)], ids=str
+)
+def test_a_part_without_differences_adds_exactly_nothing(part: tuple[float | None, ...]) -> None:
+    assert part_advantages(part) == [0.0] * len(part)
+    assert [pull["a"] for pull in part_pulls({"a": part}, {"a": 3.0})] == [0.0] * len(part)
+
+
+def test_a_bad_opinion_is_an_error() -> None:
+    with pytest.raises(ValueError, match="not finite"):
+        part_advantages((1.0, None, math.nan))
+
+
+def test_pulls_of_parts_by_hand() -> None:
+    scale = math.sqrt(1 / 3) + 1e-4
+    pulls = part_pulls(PARTS, WEIGHTS)
+    assert [pull["correctness"] * scale for pull in pulls] == pytest.approx([1 / 2, -1 / 2, -1 / 2, 1 / 2])
+    assert [pull["format"] * scale for pull in pulls] == pytest.approx([1 / 6, 1 / 6, -1 / 3, 0], abs=1e-12)
+
+
+def test_pulls_of_a_sum_by_hand() -> None:
+    # Weighted, 1 0 0 1 and 1/2 1/2 0 0: what has no opinion adds nothing to the reward. The means are 1/2 and 1/4.
+    assert sum_pulls(PARTS, WEIGHTS) == [
+        {"correctness": 0.5, "format": 0.25},
+        {"correctness": -0.5, "format": 0.25},
+        {"correctness": -0.5, "format": -0.25},
+        {"correctness": 0.5, "format": -0.25},
+    ]
+
+
+def test_pulls_of_a_sum_add_up_to_the_advantage() -> None:
+    parts = {"a": (0.3, 1.7, None, 0.3), "b": (-2.0, 0.9, 0.4, 1.1), "c": (0.1, 0.1, 0.1, 0.1)}
+    weights = {"a": 2.0, "b": -0.7, "c": 5.0}
+    rewards = [
+        math.fsum(weights[name] * value for name, part in parts.items() if (value := part[index]) is not None)
+        for index in range(4)
+    ]
+    pulls = sum_pulls(parts, weights)
+    assert [math.fsum(pull.values()) for pull in pulls] == pytest.approx(group_advantages(rewards, "none"), abs=1e-12)
+    assert [pull["c"] for pull in pulls] == [0.0] * 4
+
+
+def test_the_deviation_of_a_batch_by_hand() -> None:
+    # 3, -3, 1, -1, 0, 0: squares add up to 20, over 6 - 1 gives 4.
+    assert batch_deviation([3, -3, 1, -1, 0, 0]) == pytest.approx(2 + 1e-4, abs=1e-12)
+    assert batch_deviation([0.0] * 6) == STD_FLOOR
+
+
+def test_shares_by_hand() -> None:
+    # |A| of 2, 1, 0 and 1, shared out 3 : 1, 1 : 1, not at all, and 0 : 1: (2 x 3/4 + 1/2) / 4 and (2/4 + 1/2 + 1) / 4.
+    pulls = [{"a": 3.0, "b": -1.0}, {"a": -0.5, "b": -0.5}, {"a": 7.0, "b": -7.0}, {"a": 0.0, "b": 0.1}]
+    assert pull_shares([2.0, -1.0, 0.0, 1.0], pulls) == pytest.approx({"a": 2 / 4, "b": 2 / 4})
+    # The second alone is twice as strong: (2 x 3/4 + 2 x 1/2) / 5.
+    assert pull_shares([2.0, -2.0, 0.0, 1.0], pulls) == pytest.approx({"a": 2.5 / 5, "b": 2.5 / 5})
+    assert pull_shares([8.0, 0.0, 0.0, 2.0], pulls) == pytest.approx({"a": 6 / 10, "b": 4 / 10})
+
+
+def test_without_advantages_there_are_no_shares() -> None:
+    assert pull_shares([0.0, 0.0], [{"a": 1.0, "b": -1.0}, {"a": -1.0, "b": 1.0}]) == {}
+    assert pull_shares([], []) == {}
+
+
+def test_parts_that_cancel_but_for_rounding_have_no_say() -> None:
+    """0.1 + 0.2 is not 0.3: a group that teaches next to nothing, whose parts pull with all their might."""
+    rewards = (0.1 + 0.2, 0.3)
+    assert not is_dead(rewards)
+    cancelling = sum_pulls({"a": (0.1 + 0.2, 0.0), "b": (0.0, 0.3)}, {"a": 1.0, "b": 1.0})
+    plain = sum_pulls({"a": (1.0, 0.0), "b": (0.0, 0.0)}, {"a": 1.0, "b": 1.0})
+    shares = pull_shares([*group_advantages(rewards), *group_advantages((1.0, 0.0))], [*cancelling, *plain])
+    assert shares == pytest.approx({"a": 1.0, "b": 0.0}, abs=1e-9)

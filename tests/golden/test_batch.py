@@ -11,10 +11,13 @@ import pytest
 from data.problem import Problem
 from grpo.batch import denominator, make_batch
 from grpo.config import UpdateSection
+from grpo.lessons import draw_lessons
 from grpo.types import Batch, Branch, Completion, Group, Prompt, PromptTree, ScoredGroup
+from rewards.spec import RewardSpec
 from rewards.types import Outcome, Score
 
 MAX_NEW_TOKENS = 10
+REWARDS = (RewardSpec(name="correctness"),)
 NUMBERS = count(100)
 """Fresh token ids, so that every completion can be told from every other."""
 
@@ -44,6 +47,10 @@ def settings(**changes: object) -> UpdateSection:
     return UpdateSection(lr=1e-3, **({"tokens_per_micro_batch": 64, "advantage_scale": "none"} | changes))  # type: ignore[arg-type]
 
 
+def batch_of(groups: list[ScoredGroup], update: UpdateSection) -> Batch:
+    return make_batch(draw_lessons(groups, REWARDS, update), update, MAX_NEW_TOKENS)
+
+
 def trees_of(batch: Batch) -> list[PromptTree]:
     return [tree for trees in batch.micro_batches for tree in trees]
 
@@ -69,7 +76,7 @@ def branches_of(batch: Batch) -> dict[tuple[int, ...], Branch]:
 )
 def test_weights_and_denominator(normalise: str, expected: float, weights: list[float]) -> None:
     groups = two_groups()
-    batch = make_batch(groups, settings(normalise=normalise), MAX_NEW_TOKENS)
+    batch = batch_of(groups, settings(normalise=normalise))
     assert batch.denominator == expected
     branches = branches_of(batch)
     alive = [one for group in groups[:2] for one in group.group.completions]
@@ -81,7 +88,7 @@ def test_weights_and_denominator(normalise: str, expected: float, weights: list[
 
 
 def test_the_deviation_is_taken_inside_the_group() -> None:
-    batch = make_batch(two_groups(), settings(advantage_scale="std"), MAX_NEW_TOKENS)
+    batch = batch_of(two_groups(), settings(advantage_scale="std"))
     found = sorted(branch.advantage for branch in branches_of(batch).values())
     # 1, 0: deviation sqrt(0.5). 0, 0, 1.5: distances -0.5 -0.5 1, variance (0.25 + 0.25 + 1) / 2 = 0.75.
     first, second = 0.5 / (math.sqrt(0.5) + 1e-4), 0.5 / (math.sqrt(0.75) + 1e-4)
@@ -96,14 +103,14 @@ def test_the_denominator_alone() -> None:
 
 
 def test_only_dead_groups_leave_nothing_to_do_but_count() -> None:
-    batch = make_batch([scored_group(3, (4, 0.1), (2, 0.1), (3, 0.1))], settings(), MAX_NEW_TOKENS)
+    batch = batch_of([scored_group(3, (4, 0.1), (2, 0.1), (3, 0.1))], settings())
     assert batch.micro_batches == ()
     assert batch.denominator == 9.0
 
 
 def test_a_completion_of_exactly_the_mean_costs_nothing_and_counts() -> None:
     group = scored_group(3, (4, 0.0), (2, 0.5), (3, 1.0))
-    batch = make_batch([group], settings(), MAX_NEW_TOKENS)
+    batch = batch_of([group], settings())
     kept = [group.group.completions[0].token_ids, group.group.completions[2].token_ids]
     assert sorted(branches_of(batch)) == sorted(kept)
     assert batch.denominator == 9.0
@@ -111,7 +118,7 @@ def test_a_completion_of_exactly_the_mean_costs_nothing_and_counts() -> None:
 
 def test_with_a_kl_term_the_dead_stay() -> None:
     groups = two_groups()
-    batch = make_batch(groups, settings(kl_weight=0.1), MAX_NEW_TOKENS)
+    batch = batch_of(groups, settings(kl_weight=0.1))
     branches = branches_of(batch)
     assert branches.keys() == {one.token_ids for group in groups for one in group.group.completions}
     assert [branches[one.token_ids].advantage for one in groups[2].group.completions] == [0.0, 0.0]
@@ -121,7 +128,7 @@ def test_with_a_kl_term_the_dead_stay() -> None:
 def test_a_tree_over_the_budget_is_cut_between_branches() -> None:
     # Prompt 4, room for 20 - 4 = 16: completions 7 and 8 fit together (15), then 6 and 9 (15), then 5 alone.
     group = scored_group(4, (7, 1.0), (8, 0.0), (6, 2.0), (9, 3.0), (5, 5.0))
-    batch = make_batch([group], settings(tokens_per_micro_batch=20), MAX_NEW_TOKENS)
+    batch = batch_of([group], settings(tokens_per_micro_batch=20))
     pieces = trees_of(batch)
     assert Counter(piece.prompt_ids for piece in pieces) == {group.group.prompt.token_ids: 3}
     lengths = sorted([len(branch.token_ids) for branch in piece.branches] for piece in pieces)
@@ -138,7 +145,7 @@ def test_a_tree_over_the_budget_is_cut_between_branches() -> None:
 def test_micro_batches_keep_to_the_budget_and_lose_nothing(budget: int) -> None:
     shapes = [(3, 5, 13, 1), (6, 2, 2, 2, 10), (1, 15, 15), (4, 12, 3, 3, 3, 3), (2, 1, 1)]
     groups = [scored_group(prompt, *((length, index) for index, length in enumerate(rest))) for prompt, *rest in shapes]
-    batch = make_batch(groups, settings(tokens_per_micro_batch=budget, kl_weight=1.0), MAX_NEW_TOKENS)
+    batch = batch_of(groups, settings(tokens_per_micro_batch=budget, kl_weight=1.0))
     for trees in batch.micro_batches:
         assert trees
         assert sum(tree.num_tokens for tree in trees) <= budget
@@ -157,5 +164,5 @@ def test_a_trees_size_counts_its_prompt_once() -> None:
 def test_small_trees_share_a_micro_batch() -> None:
     # Trees of 9, 8, 6, 5 and 4 tokens into bins of 16, largest first: 9 + 6, 8 + 5, 4.
     groups = [scored_group(1, (size - 2, 1.0), (1, 0.0)) for size in (4, 9, 5, 8, 6)]
-    batch = make_batch(groups, settings(tokens_per_micro_batch=16), MAX_NEW_TOKENS)
+    batch = batch_of(groups, settings(tokens_per_micro_batch=16))
     assert [[tree.num_tokens for tree in trees] for trees in batch.micro_batches] == [[9, 6], [8, 5], [4]]

@@ -9,15 +9,23 @@ import pytest
 import torch
 
 from data.problem import Problem
+from grpo.config import UpdateSection
+from grpo.lessons import draw_lessons
 from grpo.meter import Meter
 from grpo.metrics import DEFINITIONS, eval_metrics, failed_frac, part_means, step_metrics
 from grpo.tally import Tally
-from grpo.types import Completion, Finish, Group, Prompt, ScoredGroup
+from grpo.types import Completion, Finish, Group, Lesson, Prompt, ScoredGroup
 from grpo.world import SoleWorld
+from rewards.spec import RewardSpec
 from rewards.types import Outcome, Score
 
 CORRECT, WRONG = Outcome.CORRECT, Outcome.WRONG
 WORLD = SoleWorld(torch.device("cpu"))
+REWARDS = (
+    RewardSpec(name="correctness", weight=0.5),
+    RewardSpec(name="format", weight=0.5),
+    RewardSpec(name="toy:brevity"),
+)
 
 
 def one(
@@ -41,32 +49,42 @@ def scored(*rows: tuple[Completion, Score]) -> ScoredGroup:
 def step_of_two_groups() -> list[ScoredGroup]:
     return [
         scored(
-            one(2, 1.0, CORRECT, correctness=1.0, format=1.0, brevity=None),
-            one(6, 0.0, WRONG, finish="length", correctness=0.0, format=0.0, brevity=None),
-            one(4, 0.5, Outcome.TIMED_OUT, correctness=None, format=0.5, brevity=0.25),
+            one(2, 1.0, CORRECT, correctness=1.0, format=1.0, **{"toy:brevity": None}),
+            one(6, 0.0, WRONG, finish="length", correctness=0.0, format=0.0, **{"toy:brevity": None}),
+            one(4, 0.5, Outcome.TIMED_OUT, correctness=None, format=0.5, **{"toy:brevity": 0.25}),
         ),
         scored(
-            one(8, 0.1, Outcome.NO_ANSWER, finish="length", correctness=0.0, format=1.0, brevity=None),
-            one(1, 0.1, WRONG, correctness=0.0, format=1.0, brevity=0.75),
-            one(3, 0.1, Outcome.CRASHED, correctness=None, format=1.0, brevity=None),
+            one(8, 0.1, Outcome.NO_ANSWER, finish="length", correctness=0.0, format=1.0, **{"toy:brevity": None}),
+            one(1, 0.1, WRONG, correctness=0.0, format=1.0, **{"toy:brevity": 0.75}),
+            one(3, 0.1, Outcome.CRASHED, correctness=None, format=1.0, **{"toy:brevity": None}),
         ),
     ]
+
+
+def lessons_of(groups: list[ScoredGroup]) -> list[Lesson]:
+    return draw_lessons(groups, REWARDS, UpdateSection(lr=1e-3))
 
 
 def test_step_metrics_by_hand() -> None:
     # Rewards 1, 0, 0.5, 0.1, 0.1, 0.1: sum 1.8, mean 0.3; squares 1 + 0 + 0.25 + 0.03 = 1.28,
     # so that the variance of all six is 1.28 / 6 - 0.09 = 0.123333.
-    assert step_metrics(step_of_two_groups()) == pytest.approx(
+    # In the first group, weighted parts are 1/2 0 0, 1/2 0 1/4 and 0 0 1/4 (no opinion counts as 0), so that they
+    # pull with 1/3 -1/6 -1/6, 1/4 -1/4 0 and -1/12 -1/12 1/6: 1/2, -1/2 and 0 in all. The first completion is
+    # shared out 4 : 3 : 1, the second, as strong, 2 : 3 : 1. The third and the dead group move nothing.
+    assert step_metrics(lessons_of(step_of_two_groups())) == pytest.approx(
         {
             "reward/mean": 0.3,
             "reward/std": math.sqrt(1.28 / 6 - 0.09),
             "reward/correctness": 1 / 4,
             "reward/format": 4.5 / 6,
-            "reward/brevity": 1.0 / 2,
+            "reward/toy:brevity": 1.0 / 2,
             "completion/length_tokens": 24 / 6,
             "completion/length_max_tokens": 8,
             "completion/truncated_frac": 2 / 6,
             "group/dead_frac": 1 / 2,
+            "advantage/correctness_frac": (4 / 8 + 2 / 6) / 2,
+            "advantage/format_frac": (3 / 8 + 3 / 6) / 2,
+            "advantage/toy:brevity_frac": (1 / 8 + 1 / 6) / 2,
             "outcome/correct_frac": 1 / 6,
             "outcome/wrong_frac": 2 / 6,
             "outcome/no_answer_frac": 1 / 6,
@@ -80,15 +98,20 @@ def test_step_metrics_by_hand() -> None:
 
 
 def test_outcomes_share_out_all_completions() -> None:
-    row = step_metrics(step_of_two_groups())
+    row = step_metrics(lessons_of(step_of_two_groups()))
     assert sum(value for name, value in row.items() if name.startswith("outcome/")) == pytest.approx(1)
 
 
 def test_dead_groups_are_found_by_equality() -> None:
-    tenths = scored(*(one(1, 0.1, WRONG) for _ in range(8)))
-    mirrored = scored(one(1, 0.5, WRONG), one(1, 0.1, WRONG), one(1, 0.5, WRONG))
-    assert step_metrics([tenths])["group/dead_frac"] == 1.0
-    assert step_metrics([mirrored])["group/dead_frac"] == 0.0
+    tenths = scored(*(one(1, 0.1, WRONG, format=0.2) for _ in range(8)))
+    mirrored = scored(*(one(1, form / 2, WRONG, format=form) for form in (1.0, 0.2, 1.0)))
+    assert step_metrics(lessons_of([tenths]))["group/dead_frac"] == 1.0
+    assert step_metrics(lessons_of([mirrored]))["group/dead_frac"] == 0.0
+
+
+def test_where_nothing_is_learnt_no_reward_has_a_share() -> None:
+    dead = scored(*(one(1, 0.1, WRONG, format=0.2) for _ in range(8)))
+    assert [name for name in step_metrics(lessons_of([dead])) if name.startswith("advantage/")] == []
 
 
 def test_a_part_nobody_judged_has_no_mean() -> None:
@@ -198,7 +221,7 @@ def test_every_number_has_a_definition() -> None:
         with meter.phase(phase):
             pass
     rows = [
-        step_metrics(step_of_two_groups()),
+        step_metrics(lessons_of(step_of_two_groups())),
         eval_metrics("toy", held_out()),
         tally_of_three().metrics(WORLD),
         meter.lap(),

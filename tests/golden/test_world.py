@@ -17,15 +17,18 @@ import torch
 from data.problem import Problem
 from grpo.batch import make_batch
 from grpo.config import ModelSection, RolloutSection, UpdateSection
+from grpo.lessons import draw_lessons
 from grpo.meter import Meter
 from grpo.policy import Policy, PolicySettings
 from grpo.types import Batch, Branch, Completion, Group, Prompt, PromptTree, ScoredGroup
 from grpo.world import DistributedWorld, SoleWorld, World, join_world, replicas_agree
+from rewards.spec import RewardSpec
 from rewards.types import Outcome, Score
 
 END = 0
 MAX_NEW_TOKENS = 8
 DEADLINE_S = 60
+REWARDS = (RewardSpec(name="correctness"), RewardSpec(name="format", weight=0.3))
 
 SLOW_IMPORTS = ["torch", "torch.distributed", "transformers.models.llama.modeling_llama"]
 """Imported once, by the server that forks the ranks."""
@@ -123,10 +126,12 @@ def test_what_ranks_add_and_collect(tmp_path: Path) -> None:
 
 
 def scored(prompt: Sequence[int], *rewarded: tuple[Sequence[int], float]) -> ScoredGroup:
-    """A group from each completion's ids and reward; the sampler's log-probs are made up."""
+    """A group from each completion's ids and correctness, with a form that the longer ones have; the sampler's
+    log-probs are made up."""
     problem = Problem("toy/train/0", "?", "1", "integer", "toy", 0)
     completions = tuple(Completion(tuple(ids), (-1.5,) * len(ids), "", "stop") for ids, _ in rewarded)
-    scores = tuple(Score(reward, {}, Outcome.WRONG, None) for _, reward in rewarded)
+    parts = [{"correctness": correctness, "format": float(len(ids) > 3)} for ids, correctness in rewarded]
+    scores = tuple(Score(one["correctness"] + 0.3 * one["format"], one, Outcome.WRONG, None) for one in parts)
     group = Group(Prompt(problem, tuple(prompt)), completions, version=0, position=0)
     return ScoredGroup(group, scores)
 
@@ -153,6 +158,7 @@ CHANGES: dict[str, dict[str, object]] = {
     "two passes": {"inner_epochs": 2},
     "held norm": {"max_grad_norm": 0.05, "weight_decay": 0.5},
     "kl": {"kl_weight": 0.2},
+    "parts": {"advantage_of": "parts"},
 }
 
 
@@ -168,7 +174,8 @@ def make_policy(world: World, folder: Path, changes: dict[str, object]) -> Polic
 
 
 def batch_of(world: World, policy: Policy, groups: Sequence[ScoredGroup]) -> Batch:
-    return make_batch(world.share(groups), policy._settings.update, MAX_NEW_TOKENS)
+    lessons = draw_lessons(groups, REWARDS, policy._settings.update)
+    return make_batch(world.share(lessons), policy._settings.update, MAX_NEW_TOKENS)
 
 
 def train(world: World, folder: Path, changes: dict[str, object], steps: Sequence[tuple[ScoredGroup, ...]]) -> Any:

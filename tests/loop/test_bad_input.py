@@ -49,9 +49,15 @@ def write_rows(file: Path, *rows: object) -> str:
 
 def test_misspelt_keys_are_all_named_with_the_nearest_known_one(refused: Refused) -> None:
     message = refused("rollout.group_sise=4", "update.lrr=1", "run.steps=0")
-    assert "rollout.group_sise=4: unknown key; did you mean group_size?" in message
-    assert "update.lrr=1: unknown key; did you mean lr?" in message
+    assert "rollout.group_sise=4: unknown key; did you mean 'group_size'?" in message
+    assert "update.lrr=1: unknown key; did you mean 'lr'?" in message
     assert "run.steps=0: input should be greater than or equal to 1" in message
+
+
+def test_a_misspelt_policy_is_named_with_the_nearest_known_one(refused: Refused) -> None:
+    message = refused("scoring.policy.percnt=either", "scoring.when_failng=warn")
+    assert "scoring.policy.percnt='either': unknown key; did you mean 'percent'?" in message
+    assert "scoring.when_failng='warn': unknown key; did you mean 'when_failing'?" in message
 
 
 def test_a_missing_key_is_named(refused: Refused) -> None:
@@ -63,6 +69,11 @@ def test_contradictions_name_both_keys(refused: Refused) -> None:
     assert "eval.num_completions=4: eval.temperature=0" in message
     assert "update.warmup_steps=9: the run has 2 steps" in message
     assert "update.tokens_per_micro_batch=8: one prompt with one completion may have 76 tokens" in message
+
+
+def test_parts_that_may_not_be_normalised_are_a_contradiction(refused: Refused) -> None:
+    message = refused("update.advantage_of=parts", "update.advantage_scale=none")
+    assert "update.advantage_scale=none: update.advantage_of=parts divides each reward by its deviation" in message
 
 
 def test_group_of_one(refused: Refused) -> None:
@@ -200,6 +211,20 @@ class TestRunFolders:
         with RunFolder(folder, longer):
             pass
         assert (folder / "metrics.jsonl").read_text() == '{"step": 0}\n'
+
+    @pytest.mark.parametrize(
+        "change", [{"policy": {"percent": "either"}}, {"format_gates": True}], ids=["policy", "format_gates"]
+    )
+    def test_what_is_paid_belongs_to_the_run(
+        self, folder: Path, tiny_model: Path, capsys: Any, change: dict[str, Any]
+    ) -> None:
+        other = toy_recipe(tiny_model, folder) | {"scoring": change}
+        assert "differs in scoring." in self.refuse(folder, other, capsys)
+
+    def test_how_it_is_judged_may_change(self, folder: Path, tiny_model: Path) -> None:
+        limits = {"workers": 2, "deadline_s": 9.0, "memory_gib": 1.0, "max_failed_frac": 0.1, "when_failing": "warn"}
+        with RunFolder(folder, parse_recipe(toy_recipe(tiny_model, folder) | {"scoring": limits}, "toy")):
+            pass
 
     def test_a_users_files_are_never_taken_for_a_runs(self, tmp_path: Path, tiny_model: Path, capsys: Any) -> None:
         (tmp_path / "project").mkdir()

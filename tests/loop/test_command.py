@@ -36,45 +36,6 @@ except SystemExit as exit_:
     assert output.strip() == f"{EXIT_USER_ERROR} []"
 
 
-ROWS = [
-    {"completion": "<think>a</think><answer>4</answer>", "gold": "4", "checker": "integer", "opens_think": False},
-    {"completion": "<think>a</think><answer>5</answer>", "gold": "4", "checker": "integer"},
-    {"completion": "no tags", "gold": "4", "checker": "integer"},
-    {"completion": "<answer>4</answer>"},
-    {"text": "so <think>b</think><answer>\\frac{1}{2}</answer>", "gold": "0.5"},
-]
-
-
-def test_score_keeps_the_order_and_names_bad_rows(tmp_path: Path) -> None:
-    file, out = tmp_path / "rows.jsonl", tmp_path / "scored.jsonl"
-    file.write_text("".join(json.dumps(row) + "\n" for row in ROWS) + "not json\n")
-    code, output = run_grpo("score", str(file), "--out", str(out))
-    assert code == 0, output
-    rows = [json.loads(line) for line in out.read_text().splitlines()]
-    assert [row.get("outcome") for row in rows] == ["correct", "wrong", "no_answer", None, "correct", None]
-    assert [row.get("reward") for row in rows] == [1.0, 0.0, 0.0, None, 1.0, None]
-    assert [row["parts"]["format"] for row in rows if "parts" in row] == [1.0, 1.0, 0.0, 0.0]
-    assert "row 3: gold: missing" in output
-    assert "row 5: not JSON" in output
-    assert "4 completions, mean reward 0.5000: correct 2, wrong 1, no_answer 1; 2 bad rows" in output
-
-
-def test_score_takes_rewards_and_template_from_a_recipe(tmp_path: Path, tiny_model: Path) -> None:
-    """The toy's template asks for a box, so that a box is the right form."""
-    recipe = toy_recipe(tiny_model, tmp_path / "run", rewards=[{"name": "format", "weight": 3.0}])
-    file = tmp_path / "rows.jsonl"
-    file.write_text(json.dumps({"completion": "It is \\boxed{4}.", "gold": "4"}) + "\n")
-    code, output = run_grpo("score", str(file), "--recipe", write_recipe(tmp_path / "recipe.yaml", recipe))
-    assert code == 0, output
-    assert json.loads(output.splitlines()[0])["reward"] == 3.0
-
-
-def test_score_of_a_file_that_is_not_there() -> None:
-    code, output = run_grpo("score", "nowhere.jsonl")
-    assert code == EXIT_USER_ERROR
-    assert output == "grpo: FILE=nowhere.jsonl: no such file; give a JSONL file of completions\n"
-
-
 def test_eval_prints_and_writes_the_metrics(tmp_path: Path, tiny_model: Path) -> None:
     sources = [{"source": "arithmetic", "split": "test", "num_problems": 6}]
     changes = {"sources": sources, "num_completions": 4, "temperature": 1.0}

@@ -15,10 +15,11 @@ from fake_run import HOSTILE, metric_rows, write_rows, write_run
 
 from grpo.report import ReportError, write_report
 from grpo.report.charts import Chart, figure, path
-from grpo.report.completions import StepPick, cut, flips, pick, spread, text_html
+from grpo.report.completions import StepPick, card, cut, flips, pick, spread, text_html
 from grpo.report.curves import Curve, buckets, curve, extremes, moving_average
 from grpo.report.evaluations import Interval, source_changes
 from grpo.report.headline import Ends, ends, verdict
+from grpo.report.panels import sections
 from grpo.report.read import read_run
 
 
@@ -80,7 +81,7 @@ def test_the_page_is_whole_and_self_contained(run_dir: Path) -> None:
 def test_every_chart_says_what_it_shows(run_dir: Path) -> None:
     page = Page(report(run_dir))
     charts = [attrs for tag, attrs in page.elements if tag == "svg" and attrs.get("role") == "img"]
-    assert len(charts) == 13
+    assert len(charts) == 14
     assert all("by step, first to last" in str(attrs["aria-label"]) for attrs in charts)
 
 
@@ -180,7 +181,7 @@ def test_null_and_nan_are_left_out_and_counted() -> None:
 
 
 def test_hostile_text_does_not_run(run_dir: Path) -> None:
-    hostile = completion(text=HOSTILE, question=HOSTILE, gold=HOSTILE, answer=HOSTILE, outcome=HOSTILE)
+    hostile = completion(text=HOSTILE, question=HOSTILE, gold=HOSTILE, answer=HOSTILE, outcome=HOSTILE, reason=HOSTILE)
     hostile |= {"finish": HOSTILE, "problem_id": HOSTILE, "parts": {HOSTILE: 1.0}}
     write_rows(run_dir / "completions.jsonl", [hostile])
     write_rows(run_dir / "evals.jsonl", [hostile | {"step": s, "source": HOSTILE} for s in (0, 1)])
@@ -234,6 +235,30 @@ def test_best_worst_and_another_outcome() -> None:
         ("another outcome", 0),
     ]
     assert found.num_rows == 5
+
+
+def test_the_reason_stands_beside_the_outcome() -> None:
+    assert "<span>no answer block</span>" in card(completion(outcome="no_answer", reason="no answer block"), "worst")
+    assert card(completion(reason=""), "worst") == card(completion(), "worst")
+
+
+def test_which_reward_drives_the_update_is_drawn_where_there_are_several() -> None:
+    rows = [
+        {"step": 1, "reward/format": 0.5, "reward/correctness": 0.5, "advantage/correctness_frac": 1.0},
+        {"step": 2, "reward/format": 0.5, "advantage/format_frac": 0.25, "advantage/correctness_frac": 0.75},
+        {"step": 3, "reward/format": 0.5},
+    ]
+    found = {chart.title: chart for _, charts in sections(rows, []) for chart in charts}
+    drives = found["What drives the update"]
+    assert [(curve.name, curve.values) for curve in drives.curves] == [
+        ("format", (0.0, 0.25, 0.0)),
+        ("correctness", (1.0, 0.75, 0.0)),
+    ]
+    assert {curve.name: curve.colour for curve in drives.curves}.items() <= {
+        curve.name: curve.colour for curve in found["Reward"].curves
+    }.items()
+    alone = [{"step": 1, "reward/format": 0.5, "advantage/format_frac": 1.0}]
+    assert [chart.title for _, charts in sections(alone, []) for chart in charts] == ["Reward"]
 
 
 def test_completions_of_other_steps_are_not_shown(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""The command `grpo score`: completions that are already written, or golds, through any verifier, without a model."""

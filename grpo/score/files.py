@@ -1,0 +1,93 @@
+"""`grpo score FILE`: a reward for each completion of a file, in its order."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from grpo.score.output import open_writer, progress
+from grpo.score.rows import InputRow, batches, count_lines, read_completions, require_file
+from grpo.score.verifier import open_verifier, recipe_of
+from rewards.types import Score
+
+_FAULTS_NAMED = 20
+
+
+class Summary:
+    """What is said of a file at the end: outcomes, mean reward, and the rows that could not be used."""
+
+    def __init__(self) -> None:
+        self.outcomes: Counter[str] = Counter()
+        self._reward = 0.0
+        self._faults: list[str] = []
+        self._num_faults = 0
+
+    def see(self, row: InputRow, score: Score | None) -> None:
+        """Take notice of one row."""
+        if score is not None:
+            self.outcomes[score.outcome.value] += 1
+            self._reward += score.reward
+        else:
+            self._num_faults += 1
+            self._faults += [f"row {row.number}: {row.fault}"] if len(self._faults) < _FAULTS_NAMED else []
+
+    @property
+    def num_scored(self) -> int:
+        return self.outcomes.total()
+
+    @property
+    def mean_reward(self) -> float:
+        return self._reward / max(1, self.num_scored)
+
+    def lines(self) -> list[str]:
+        """The first bad rows by number, then everything in one line."""
+        shares = ", ".join(f"{name} {count}" for name, count in self.outcomes.most_common())
+        whole = f"{self.num_scored} completions, mean reward {self.mean_reward:.4f}: {shares or 'none'}"
+        return [*self.faults(), f"{whole}; {self._num_faults} bad rows"]
+
+    def faults(self) -> list[str]:
+        """The first rows that could not be used, and how many more there are."""
+        more = self._num_faults - len(self._faults)
+        return [*self._faults, f"and {more} more bad rows"] if more else list(self._faults)
+
+
+def score_file(file: Path, recipe_file: Path | None, overrides: Sequence[str], out: Path | None) -> None:
+    """Score every row of a JSONL file; a bad row is named and passed over (see `read_completions` for columns).
+
+    Rows are written while others are still judged, so that a run that is interrupted keeps what is done. The summary
+    goes to stderr, where it does not mix with rows.
+    """
+    require_file(file)
+    recipe = recipe_of(recipe_file, overrides)
+    summary = Summary()
+    with (
+        open_verifier(recipe) as verifier,
+        open_writer(out, file) as writer,
+        progress(count_lines(file), out is None) as advance,
+    ):
+        for batch in batches(read_completions(file)):
+            verifier.submit(batch)
+            rows = [row for group in batch for row in group]
+            for row, score in zip(rows, verifier.collect(batch), strict=True):
+                writer.write(_result(row, score))
+                summary.see(row, score)
+            writer.flush()
+            advance(len(rows))
+    print("\n".join(summary.lines()), file=sys.stderr)
+
+
+def _result(row: InputRow, score: Score | None) -> dict[str, Any]:
+    if score is None:
+        return {**row.fields, "error": row.fault}
+    return {
+        **row.fields,
+        "reward": score.reward,
+        "parts": dict(score.parts),
+        "outcome": score.outcome,
+        "answer": score.answer,
+        "reason": score.reason,
+        "cpu_s": round(score.cpu_s, 6),
+    }

@@ -1,0 +1,115 @@
+"""`grpo score FILE --selfcheck`: the golds that do not grade themselves correct."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from data.sources import load_problems
+from data.spec import SourceSpec
+from grpo.config import Recipe, ScoringSection, load_recipe
+from grpo.errors import UserError
+from grpo.judging import open_scorer
+from grpo.score.output import RowWriter, open_writer, progress, short
+from grpo.score.rows import checker_of, read_golds, reference, require_file
+from grpo.score.verifier import recipe_of
+from rewards.scorer import Scorer
+from rewards.spec import RewardSpec
+
+_GOLDS_PER_BATCH = 1024
+_ANY_REWARD = (RewardSpec(name="correctness"),)
+
+
+@dataclass(frozen=True)
+class GoldRow:
+    """One gold, where it stands, and what is wrong with it as far as that is known."""
+
+    source: str
+    """The recipe's name for it; empty for a row of a file."""
+    row: int
+    gold: str
+    checker: str
+    reason: str | None = None
+
+    def line(self) -> str:
+        """The gold and its reason for the screen."""
+        where = f"{self.source} row {self.row}" if self.source else f"row {self.row}"
+        return (
+            f"{where}: gold {short(self.gold)}: {short(self.reason)}" if self.gold else f"{where}: {short(self.reason)}"
+        )
+
+
+def check_golds(file: Path, recipe_file: Path | None, overrides: Sequence[str], out: Path | None) -> bool:
+    """Whether every gold of a file grades itself correct; those that do not are listed, with the reason.
+
+    `file` is a JSONL file with ``gold`` and, where it is not math, ``checker``; or a recipe (.yaml), all of whose
+    sources are checked, with its own limits and policy. `out` gets the list as JSON lines. No model is loaded.
+    """
+    golds, scoring = _gather(file, recipe_file, overrides)
+    bad = 0
+    with ExitStack() as stack:
+        scorer = stack.enter_context(open_scorer(_ANY_REWARD, scoring))
+        writer = stack.enter_context(open_writer(out, file)) if out else None
+        advance = stack.enter_context(progress(len(golds), rows_on_screen=True))
+        for start in range(0, len(golds), _GOLDS_PER_BATCH):
+            batch = golds[start : start + _GOLDS_PER_BATCH]
+            bad += _tell(_bad_golds(batch, scorer), writer)
+            advance(len(batch))
+    found = f"{bad} do not grade themselves correct" if bad else "all grade themselves correct"
+    print(f"{len(golds)} golds: {found}", file=sys.stderr)
+    return bad == 0
+
+
+def _gather(file: Path, recipe_file: Path | None, overrides: Sequence[str]) -> tuple[list[GoldRow], ScoringSection]:
+    """All golds of a JSONL file or of a recipe's sources, and the limits and policy to check them with."""
+    require_file(file)
+    if file.suffix not in (".yaml", ".yml"):
+        recipe = recipe_of(recipe_file, overrides)
+        return list(_golds_of_file(file)), recipe.scoring if recipe else ScoringSection()
+    if recipe_file:
+        raise UserError(f"--recipe={recipe_file}: {file} is a recipe itself; leave one of the two out")
+    own = load_recipe(file, overrides)
+    return [gold for name, spec in _sources(own) for gold in _golds_of_source(name, spec)], own.scoring
+
+
+def _tell(bad: Sequence[GoldRow], writer: RowWriter | None) -> int:
+    """Show golds on the screen, write them where asked, and count them."""
+    for one in bad:
+        print(one.line(), flush=True)
+        if writer:
+            where = {"source": one.source} if one.source else {}
+            writer.write({**where, "row": one.row, "gold": one.gold, "checker": one.checker, "reason": one.reason})
+    return len(bad)
+
+
+def _sources(recipe: Recipe) -> list[tuple[str, SourceSpec]]:
+    held_out = [(f"eval.sources.{index}", spec) for index, spec in enumerate(recipe.eval.sources)]
+    return [("data.train", recipe.data.train), *held_out]
+
+
+def _golds_of_source(source: str, spec: SourceSpec) -> list[GoldRow]:
+    """All rows of a source in its order, those that hold no problem with their reason."""
+    loaded = load_problems(spec)
+    rows = [GoldRow(source, one.row, one.gold, one.checker) for one in loaded.problems]
+    rows += [GoldRow(source, one.row, "", spec.checker or "", one.reason) for one in loaded.rejected]
+    return sorted(rows, key=lambda one: one.row)
+
+
+def _golds_of_file(file: Path) -> Iterator[GoldRow]:
+    for row in read_golds(file):
+        gold = "" if row.fault else reference(row.fields["gold"])
+        yield GoldRow("", row.number, gold, checker_of(row.fields), row.fault)
+
+
+def _bad_golds(batch: Sequence[GoldRow], scorer: Scorer) -> list[GoldRow]:
+    """The rows of a batch that cannot judge, in their order."""
+    readable = [one for one in batch if one.reason is None]
+    try:
+        reasons = iter(scorer.check_golds([(one.checker, one.gold) for one in readable]))
+    except ValueError as error:
+        raise UserError(f"{readable[0].source}.{error}") from None
+    judged = [one if one.reason else replace(one, reason=next(reasons)) for one in batch]
+    return [one for one in judged if one.reason]
