@@ -126,6 +126,8 @@ def _joined_at_the_end(text: str, boxes: Sequence[Box]) -> Sequence[Box]:
 def _innermost(content: str) -> str | None:
     """``\\boxed{7}`` in a box is 7; None when boxes are nested too deep."""
     for _ in range(_MAX_NESTED_BOXES):
+        if "\\boxed" not in content and "\\fbox" not in content:
+            return content
         inner = find_boxes(content)
         if not inner or not _is_one_box(content, inner[-1]):
             return content

@@ -19,7 +19,7 @@ from rewards.checkers.forms import (
 )
 from rewards.checkers.normalize import squeeze
 from rewards.checkers.ranges import Ranges, read_ranges
-from rewards.checkers.scalars import is_literal, same_expression, same_quantity
+from rewards.checkers.scalars import is_literal, is_number, same_expression, same_quantity
 from rewards.checkers.words import same_words, without_label
 from rewards.policy import AnswerPolicy
 
@@ -36,6 +36,8 @@ class Comparison:
     def same(self, gold: str, answer: str) -> bool:
         if squeeze(gold) == squeeze(answer):
             return True
+        if is_number(gold) and is_number(answer):
+            return same_quantity(gold, answer, self.policy)
         by_words = same_words(gold, answer, self.policy)
         if by_words is not None:
             return by_words

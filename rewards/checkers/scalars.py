@@ -29,6 +29,11 @@ def _same_ratio(wanted: Sequence[str], given: Sequence[str], policy: AnswerPolic
     return all(same_expression(*pair, policy) for pair in products)
 
 
+def is_number(text: str) -> bool:
+    """A written number, with a unit or without."""
+    return parse_number(split_unit(text)[0]) is not None
+
+
 def same_quantity(gold: str, answer: str, policy: AnswerPolicy) -> bool:
     """Values with their units; degrees may be written as multiples of π."""
     (wanted, unit), (given, other) = split_unit(gold), split_unit(answer)
