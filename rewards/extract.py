@@ -76,16 +76,12 @@ def _no_answer(reason: str) -> Extracted:
     return Extracted(None, Outcome.NO_ANSWER, reason)
 
 
-def _malformed(reason: str) -> Extracted:
-    return Extracted(None, Outcome.MALFORMED, reason)
-
-
 def _from_tags(tail: str, several_boxes: SeveralBoxes) -> Extracted:
     counts = tail.count(ANSWER), tail.count(END_ANSWER)
     if counts == (0, 0):
         return _no_answer("no answer block")
     if counts != (1, 1) or tail.index(ANSWER) > tail.index(END_ANSWER):
-        return _malformed(f"{counts[0]} <answer> and {counts[1]} </answer>, or in the wrong order")
+        return _no_answer(f"{counts[0]} <answer> and {counts[1]} </answer>, or in the wrong order")
     before, _, rest = tail.partition(ANSWER)
     if before.count("```") % 2:
         return _no_answer("the answer block stands in a code fence")
@@ -106,7 +102,8 @@ def _from_box(text: str, several_boxes: SeveralBoxes) -> Extracted:
         return Extracted(", ".join(box.content for box in joined))
     content = _innermost(boxes[-1].content)
     if content is None:
-        return _malformed(f"more than {_MAX_NESTED_BOXES} boxes inside each other")
+        reason = f"more than {_MAX_NESTED_BOXES} boxes inside each other"
+        return Extracted(None, Outcome.MALFORMED, reason)
     if not content:
         return _no_answer("the box is empty")
     return Extracted(f"-{content}" if _SIGN.search(text[max(0, boxes[-1].start - 8) : boxes[-1].start]) else content)

@@ -26,9 +26,9 @@ ROWS = [
     ("<think>a</think>42", False, "tags", None, NO),
     ("<think><answer>42</answer></think>", False, "tags", None, NO),
     ("<think><answer>42</answer>", False, "tags", None, NO),
-    ("<think>a</think><answer>1</answer><answer>2</answer>", False, "tags", None, BAD),
-    ("<think>a</think><answer>1", False, "tags", None, BAD),
-    ("<think>a</think></answer>1<answer>", False, "tags", None, BAD),
+    ("<think>a</think><answer>1</answer><answer>2</answer>", False, "tags", None, NO),
+    ("<think>a</think><answer>1", False, "tags", None, NO),
+    ("<think>a</think></answer>1<answer>", False, "tags", None, NO),
     ("<think>a</think>```\n<answer>1</answer>\n```", False, "tags", None, NO),
     ("<think>a</think><think><answer>1</answer>", False, "tags", None, NO),
     ("<think>a</think>b</think><answer>1</answer>", False, "tags", "1", None),
@@ -59,3 +59,22 @@ def test_hostile_texts_take_linear_time(piece, style):
     extract(piece * 100_000, False, style)
     extract("</think><answer>" + "\\boxed{" + piece * 100_000 + "</answer>", False, style)
     assert time.perf_counter() - start < 2.0
+
+
+@pytest.mark.parametrize(
+    ("text", "style", "reason"),
+    [
+        ("<think>a</think> 42", "tags", "no answer block"),
+        ("<think><answer>42</answer></think> so", "tags", "the answer stands only in the thinking"),
+        ("<think>\\boxed{42}</think> so", "boxed", "the answer stands only in the thinking"),
+        ("<think>\\boxed{42}", "boxed", "the thinking never ends"),
+        ("<think>a</think><answer>1</answer><answer>2</answer>", "tags", "2 <answer> and 2 </answer>"),
+        ("<think>a</think>\n```\n<answer>42</answer>\n```", "tags", "code fence"),
+        ("<think>a</think><answer> </answer>", "tags", "the answer block is empty"),
+        ("<think>a</think><answer>\\boxed{}</answer>", "tags", "the box is empty"),
+        ("\\boxed{42", "boxed", "no balanced box"),
+        ("\\boxed{" * 12 + "1" + "}" * 12, "boxed", "more than 8 boxes"),
+    ],
+)
+def test_the_reason_says_which(text, style, reason):
+    assert reason in extract(text, False, style).reason

@@ -1,9 +1,11 @@
 import math
+import signal
 import time
 
 import pytest
 from scoring import request, tagged
 
+from rewards.policy import DEFAULT_POLICY, AnswerPolicy
 from rewards.scorer import Scorer
 from rewards.spec import RewardSpec
 from rewards.types import Outcome
@@ -234,3 +236,27 @@ def test_refusals():
         scorer.submit(request("a", checker="intger"))
     with pytest.raises(RuntimeError, match="closed"):
         scorer.submit(request("a"))
+
+
+def test_no_handler_and_no_alarm_in_this_process():
+    """Bombs and honest answers leave the process that asks as it was: math-verify alone would set an alarm."""
+    before = {number: signal.getsignal(number) for number in signal.valid_signals()}
+    with Scorer([spec("correctness")], deadline_s=0.5) as scorer:
+        scorer.submit(request(tagged("10^{10^{10^{10}}}+1"), tagged("\\frac{6}{2}"), gold="3", checker="math"))
+        signal.setitimer(signal.ITIMER_REAL, 3600)
+        [scores] = scorer.collect()
+        left_s, _ = signal.setitimer(signal.ITIMER_REAL, 0)
+    assert [score.outcome for score in scores] == ["timed_out", "correct"]
+    assert {number: signal.getsignal(number) for number in signal.valid_signals()} == before
+    assert left_s > 3500  # the caller's own alarm was not disarmed
+
+
+def test_the_policy_reaches_the_workers():
+    policy = AnswerPolicy(unevaluated="refuse", several_boxes="last")
+    for chosen, expected in ((DEFAULT_POLICY, ["correct", "wrong"]), (policy, ["wrong", "correct"])):
+        with Scorer([], policy=chosen) as scorer:
+            scorer.submit(
+                request("\\boxed{5!}", "\\boxed{1}, \\boxed{120}", gold="120", checker="math", answer_style="boxed")
+            )
+            [scores] = scorer.collect()
+        assert [score.outcome for score in scores] == expected
