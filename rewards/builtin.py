@@ -23,14 +23,13 @@ Parts = Sequence[float | None]
 """One for each completion of a request, in their order."""
 
 TEXT_REWARDS: Mapping[str, Callable[..., Parts]] = {
-    "format": format_reward,
     "language": language_reward,
     "repetition": repetition_reward,
 }
 """``(request, options)``: these read what the model wrote, so they run in the workers."""
 
-COUNT_REWARDS: Mapping[str, Callable[..., Parts]] = {"overlong": overlong_reward}
-"""``(request, options)``: these look at numbers of tokens only."""
+QUICK_REWARDS: Mapping[str, Callable[..., Parts]] = {"format": format_reward, "overlong": overlong_reward}
+"""``(request, options)``: a few passes over the text or none, so that no worker is asked."""
 
 OUTCOME_REWARDS: Mapping[str, Callable[..., Parts]] = {
     "correctness": correctness_reward,
@@ -75,8 +74,8 @@ def other_parts(spec: RewardSpec, request: ScoreRequest, judged: Sequence[Judged
     those without an answer included, since being paid for those alone would teach to answer anything.
     """
     options: Any = spec.parsed_options()
-    if spec.name in COUNT_REWARDS:
-        return COUNT_REWARDS[spec.name](request, options)
+    if spec.name in QUICK_REWARDS:
+        return QUICK_REWARDS[spec.name](request, options)
     if any(one.outcome is Outcome.GOLD_UNUSABLE for one in judged):
         return [None] * len(judged)
     return OUTCOME_REWARDS[spec.name](request, judged, options)

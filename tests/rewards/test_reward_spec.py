@@ -4,7 +4,7 @@ import sys
 import pytest
 from pydantic import ValidationError
 
-from rewards.builtin import COUNT_REWARDS, OUTCOME_REWARDS, TEXT_REWARDS
+from rewards.builtin import QUICK_REWARDS, OUTCOME_REWARDS, TEXT_REWARDS
 from rewards.options import OPTIONS_OF_REWARD
 from rewards.spec import RewardSpec
 
@@ -59,7 +59,7 @@ def test_accepted():
 
 
 def test_every_named_reward_has_options_and_one_place_where_it_is_computed():
-    tables = [set(table) for table in (TEXT_REWARDS, COUNT_REWARDS, OUTCOME_REWARDS)]
+    tables = [set(table) for table in (TEXT_REWARDS, QUICK_REWARDS, OUTCOME_REWARDS)]
     assert set.union(*tables) == set(OPTIONS_OF_REWARD)
     assert sum(map(len, tables)) == len(OPTIONS_OF_REWARD)
 

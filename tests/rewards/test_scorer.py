@@ -154,7 +154,7 @@ def test_target_from_a_column_and_a_fault_where_there_is_none():
     assert "options.target_column='budget': problem 't/0' has 'ten' there" in fault.detail
 
 
-def test_all_rewards_on_text_run_in_the_workers():
+def test_rewards_on_text():
     specs = [spec("repetition", ngram_size=1), spec("language", target="zh"), spec("format", partial=True)]
     with Scorer(specs) as scorer:
         scorer.submit(request("go go go go", "七"))
@@ -175,7 +175,7 @@ def test_abstention_sees_the_answers_and_the_form():
 
 
 def test_a_group_without_anything_to_judge_needs_no_worker():
-    with Scorer([spec("correctness"), spec("overlong", max_tokens=10, cache_tokens=5)]) as scorer:
+    with Scorer([spec("correctness"), spec("format"), spec("overlong", max_tokens=10, cache_tokens=5)]) as scorer:
         start = time.perf_counter()
         scorer.submit(request("no answer", "none here", gold="x"))
         [scores] = scorer.collect()
