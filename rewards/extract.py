@@ -7,6 +7,7 @@ All functions take time linear in the text: they run in the trainer's process on
 from __future__ import annotations
 
 import re
+from bisect import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,6 +17,7 @@ from rewards.types import AnswerStyle, Outcome
 THINK, END_THINK, ANSWER, END_ANSWER = "<think>", "</think>", "<answer>", "</answer>"
 _BOX_OR_BRACE = re.compile(r"\\(?:boxed|fbox)[ \t\n]{0,8}(?=\{)|\\.|[{}]", re.DOTALL)
 _MAX_NESTED_BOXES = 8
+_FENCES = ("```", "~~~")
 _JOIN = re.compile(
     r"(?:[\s$,;~.]|\\[()\[\],;!]|\\q?quad|\\text\s*\{\s*(?:and|or)\s*\}|\b(?:and|or)\b|[A-Za-z](?:_\{?\w\}?)?\s*=)*"
 )
@@ -83,7 +85,7 @@ def _from_tags(tail: str, several_boxes: SeveralBoxes) -> Extracted:
     if counts != (1, 1) or tail.index(ANSWER) > tail.index(END_ANSWER):
         return _no_answer(f"{counts[0]} <answer> and {counts[1]} </answer>, or in the wrong order")
     before, _, rest = tail.partition(ANSWER)
-    if before.count("```") % 2:
+    if _in_fence(before):
         return _no_answer("the answer block stands in a code fence")
     block = rest.partition(END_ANSWER)[0].strip()
     if "\\boxed" in block:
@@ -92,9 +94,10 @@ def _from_tags(tail: str, several_boxes: SeveralBoxes) -> Extracted:
 
 
 def _from_box(text: str, several_boxes: SeveralBoxes) -> Extracted:
-    boxes = box_spans(text)
+    all_boxes = box_spans(text)
+    boxes = _outside_fences(text, all_boxes)
     if not boxes:
-        return _no_answer("no balanced box")
+        return _no_answer("the box stands in a code fence" if all_boxes else "no balanced box")
     if several_boxes == "refuse" and (num := len({box.content for box in boxes})) > 1:
         return _no_answer(f"{num} different boxes")
     joined = _joined_at_the_end(text, boxes) if several_boxes == "list" else boxes[-1:]
@@ -107,6 +110,18 @@ def _from_box(text: str, several_boxes: SeveralBoxes) -> Extracted:
     if not content:
         return _no_answer("the box is empty")
     return Extracted(f"-{content}" if _SIGN.search(text[max(0, boxes[-1].start - 8) : boxes[-1].start]) else content)
+
+
+def _in_fence(before: str) -> bool:
+    """Whether what follows `before` stands in a code fence."""
+    return any(before.count(fence) % 2 for fence in _FENCES)
+
+
+def _outside_fences(text: str, boxes: list[Box]) -> list[Box]:
+    for fence in _FENCES:
+        marks = [mark.start() for mark in re.finditer(fence, text)]
+        boxes = [box for box in boxes if bisect(marks, box.start) % 2 == 0] if marks else boxes
+    return boxes
 
 
 def _joined_at_the_end(text: str, boxes: Sequence[Box]) -> Sequence[Box]:

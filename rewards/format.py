@@ -8,6 +8,8 @@ from rewards.types import AnswerStyle, Response, ScoreRequest
 
 _TAGS = (THINK, END_THINK, ANSWER, END_ANSWER)
 _FENCE = "```"
+_BLANKS = "\u115f\u1160\u2800\u3164\uffa0"
+"""Letters and signs that are drawn as nothing."""
 
 
 def format_reward(request: ScoreRequest, options: FormatOptions) -> list[float]:
@@ -64,7 +66,8 @@ def _behind_thinking(text: str) -> str | None:
 
 
 def _is_empty(text: str) -> bool:
-    return not any(character.isprintable() and not character.isspace() for character in text)
+    seen = (character for character in text if character.isprintable() and not character.isspace())
+    return all(character in _BLANKS for character in seen)
 
 
 def partial_credit(response: Response, opens_think: bool) -> float:

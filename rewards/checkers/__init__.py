@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from rewards.checkers import choice, code, countdown, exact, gsm8k, integer, knights_knaves, latex
@@ -17,7 +17,7 @@ from rewards.types import Outcome, Verdict
 MAX_ANSWER_CHARS = 2000
 """Longer answers are malformed, before any parser sees them."""
 
-_SEVERAL = '{"any_of"'
+_SEVERAL = '"any_of"'
 
 
 @dataclass(frozen=True)
@@ -25,12 +25,12 @@ class Checker:
     """`check(gold, answer)` says whether the answer is right.
 
     It raises UnusableGoldError or MalformedAnswerError where no verdict is possible, and may raise
-    WrongAnswerError to say what was wrong. `check_gold` returns the reason why a gold is unusable, "does not
-    verify against itself" included, or None. Both get the policy as well where `takes_policy` says so.
+    WrongAnswerError to say what was wrong. `check_gold(gold)` raises UnusableGoldError. Both get the policy as well
+    where `takes_policy` says so.
     """
 
     check: Callable[..., bool]
-    check_gold: Callable[..., str | None]
+    check_gold: Callable[..., None]
     takes_policy: bool = False
     max_answer_chars: int = MAX_ANSWER_CHARS
 
@@ -64,31 +64,48 @@ def judge(checker: str, gold: str, answer: str, policy: AnswerPolicy = DEFAULT_P
     if len(answer) > found.max_answer_chars:
         return Verdict(Outcome.MALFORMED, f"longer than {found.max_answer_chars} characters")
     try:
-        verdicts = [_judge_one(found, reference, answer, policy) for reference in references(gold)]
+        return _judge_each(found, references(gold), answer, policy)
     except UnusableGoldError as error:
         return Verdict(Outcome.GOLD_UNUSABLE, str(error))
-    return next((one for one in verdicts if one.outcome is Outcome.CORRECT), verdicts[0])
+
+
+def _judge_each(found: Checker, golds: Sequence[str], answer: str, policy: AnswerPolicy) -> Verdict:
+    """CORRECT as soon as one reference is met, else the verdict by the first that can be judged against."""
+    first: Verdict | UnusableGoldError | None = None
+    for gold in golds:
+        try:
+            verdict = _judge_one(found, gold, answer, policy)
+        except UnusableGoldError as error:
+            first = first or error
+            continue
+        if verdict.outcome is Outcome.CORRECT:
+            return verdict
+        first = verdict if not isinstance(first, Verdict) else first
+    if isinstance(first, Verdict):
+        return first
+    raise first or UnusableGoldError("no reference answer")
 
 
 def gold_fault(checker: str, gold: str, policy: AnswerPolicy = DEFAULT_POLICY) -> str | None:
-    """Why a gold cannot be judged against, or None."""
+    """Why a gold cannot be judged against, or None. Of several reference answers, all have to be usable."""
     found = find_checker(checker)
+    extra = (policy,) if found.takes_policy else ()
     try:
-        golds = references(gold)
+        for reference in references(gold):
+            found.check_gold(reference, *extra)
     except UnusableGoldError as error:
         return str(error)
-    extra = (policy,) if found.takes_policy else ()
-    return next((fault for one in golds if (fault := found.check_gold(one, *extra)) is not None), None)
+    return None
 
 
 def references(gold: str) -> list[str]:
     """The reference answers that a gold holds: itself, or those of ``{"any_of": […]}``. Raises UnusableGoldError."""
-    if not gold.startswith(_SEVERAL):
+    if _SEVERAL not in gold or not gold.lstrip().startswith("{"):
         return [gold]
     try:
         several = json.loads(gold)["any_of"]
-    except ValueError as error:
-        raise UnusableGoldError(f"{gold!r} is not JSON ({error})") from None
+    except (ValueError, KeyError, RecursionError) as error:
+        raise UnusableGoldError(f"{gold!r:.80} is not JSON with a list any_of ({error})") from None
     if not isinstance(several, list) or not several or not all(isinstance(one, str) for one in several):
         raise UnusableGoldError(f"any_of={several!r}: not a list of reference answers as text")
     return several

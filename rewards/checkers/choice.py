@@ -13,11 +13,16 @@ import unicodedata
 
 from rewards.errors import MalformedAnswerError, UnusableGoldError
 
-_COMMAND = re.compile(r"\\(?:text|textbf|mathrm|mathbf|textrm|boxed)\s*|[{}$*`~]|\\(?=\s|$)")
+_COMMAND = re.compile(r"\\(?:text(?:bf|rm|it|sf)?|math(?:bf|rm|it)|boxed)\s*|[{}$*`~]|\\(?=\s|$)")
 _LETTER = re.compile(
     r"(?:(?:the )?(?:option|choice|answer)(?: is)?:? )?(?:\(([a-z])\)|([a-z])[.):]?)(?P<words>.*)", re.IGNORECASE
 )
-_MARKED = re.compile(r"\([a-z]\)|(?<![a-z])[a-z][.):](?=\s)|(?<![a-z'])(?:[b-hj-z])(?![a-z'])", re.IGNORECASE)
+_MARKED = re.compile(
+    r"\([a-z]\)|(?<![a-z])[a-z][.):](?=\s)|"
+    r"(?<![a-z'])(?:[b-hj-z]|[ai](?! (?!or |and |not |nor )[a-z]{2}))(?![a-z'])",
+    re.IGNORECASE,
+)
+"""Another letter: any that stands alone, but for the words "a" and "I" in front of a word."""
 
 
 def check(gold: str, answer: str) -> bool:
@@ -37,12 +42,8 @@ def check(gold: str, answer: str) -> bool:
     return (chosen[1] or chosen[2]).upper() == letter
 
 
-def check_gold(gold: str) -> str | None:
-    try:
-        _parse_gold(gold)
-    except UnusableGoldError as error:
-        return str(error)
-    return None
+def check_gold(gold: str) -> None:
+    _parse_gold(gold)
 
 
 def _parse_gold(gold: str) -> tuple[str, str]:

@@ -9,10 +9,8 @@ from rewards.errors import UnusableGoldError
 
 def check(gold: str, answer: str) -> bool:
     """Equal, upper and lower case told apart."""
-    wanted = _fold(gold)
-    if not wanted:
-        raise UnusableGoldError("the gold is empty")
-    return _fold(answer) == wanted
+    check_gold(gold)
+    return _fold(answer) == _fold(gold)
 
 
 def check_ignoring_case(gold: str, answer: str) -> bool:
@@ -20,8 +18,9 @@ def check_ignoring_case(gold: str, answer: str) -> bool:
     return check(gold.casefold(), answer.casefold())
 
 
-def check_gold(gold: str) -> str | None:
-    return None if _fold(gold) else "the gold is empty; give the expected text"
+def check_gold(gold: str) -> None:
+    if not _fold(gold):
+        raise UnusableGoldError("the gold is empty; give the expected text")
 
 
 def _fold(text: str) -> str:

@@ -6,21 +6,25 @@ the number; it is compared as `integer` compares.
 
 from __future__ import annotations
 
+import re
+
 from rewards.checkers import integer
 from rewards.errors import UnusableGoldError
+
+_LAST_LINE = re.compile(r"(?:^|\n)[ \t]*####([^\n]*)\s*\Z")
 
 
 def check(gold: str, answer: str) -> bool:
     """Are both the same number?"""
-    wanted = _stated(gold)
-    if integer.parse_number(wanted) is None:
-        raise UnusableGoldError(f"{wanted!r} is not a number; give one, or a solution that ends in '#### number'")
-    return integer.check(wanted, _stated(answer))
+    check_gold(gold)
+    return integer.check(_stated(gold), _stated(answer))
 
 
-def check_gold(gold: str) -> str | None:
-    return integer.check_gold(_stated(gold))
+def check_gold(gold: str) -> None:
+    if integer.parse_number(_stated(gold)) is None:
+        raise UnusableGoldError(f"{gold!r:.80} is not a number; give one, or a solution that ends in '#### number'")
 
 
 def _stated(text: str) -> str:
-    return text.rpartition("####")[2].strip()
+    last_line = _LAST_LINE.search(text)
+    return last_line[1].strip() if last_line else text

@@ -20,14 +20,13 @@ _MAX_DIGITS = 1000
 
 def check(gold: str, answer: str) -> bool:
     """Are both the same number? Raises UnusableGoldError when the gold is none."""
-    wanted = parse_number(gold)
-    if wanted is None:
-        raise UnusableGoldError(f"{gold!r} is not a number")
-    return parse_number(answer) == wanted
+    check_gold(gold)
+    return parse_number(answer) == parse_number(gold)
 
 
-def check_gold(gold: str) -> str | None:
-    return None if parse_number(gold) is not None else f"{gold!r} is not a number; give digits such as 1234"
+def check_gold(gold: str) -> None:
+    if parse_number(gold) is None:
+        raise UnusableGoldError(f"{gold!r} is not a number; give digits such as 1234")
 
 
 def parse_number(text: str) -> Fraction | None:

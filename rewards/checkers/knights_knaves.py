@@ -30,13 +30,11 @@ def check(gold: str, answer: str) -> bool:
     return len(names) == len(wanted) and dict(stated) == wanted
 
 
-def check_gold(gold: str) -> str | None:
-    try:
-        people = _parse_gold(gold)
-    except UnusableGoldError as error:
-        return str(error)
+def check_gold(gold: str) -> None:
+    people = _parse_gold(gold)
     told = ", ".join(f"{name} is a {'knight' if knight else 'knave'}" for name, knight in people.items())
-    return None if check(gold, told) else "does not verify against itself; give plain names"
+    if not check(gold, told):
+        raise UnusableGoldError(f"{gold!r} does not verify against itself; give plain names")
 
 
 def _parse_gold(gold: str) -> dict[str, bool]:

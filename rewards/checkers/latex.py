@@ -11,9 +11,11 @@ from __future__ import annotations
 import re
 
 from rewards.checkers.compare import Comparison
-from rewards.checkers.forms import sides, split_items
+from rewards.checkers.forms import read_collection, relation_parts, sides, split_items, with_both_signs
 from rewards.checkers.normalize import normalize, squeeze
 from rewards.checkers.numbers import parse_number
+from rewards.checkers.scalars import is_literal
+from rewards.checkers.units import split_unit
 from rewards.checkers.words import is_text
 from rewards.errors import MalformedAnswerError, UnusableGoldError
 from rewards.policy import DEFAULT_POLICY, AnswerPolicy
@@ -23,7 +25,7 @@ _MAX_DIGIT_RUN = 400
 _MAX_DEPTH = 60
 _MAX_ITEMS = 100
 _DIGIT_RUN = re.compile(rf"[0-9]{{{_MAX_DIGIT_RUN},}}")
-_DECIMAL_COMMA = re.compile(r"(?<=\d),(?=\d)")
+_DECIMAL_COMMA = re.compile(r"([+-]?(?:[0-9]{1,3}(?:\.[0-9]{3})+|[0-9]+)),([0-9]+)")
 
 
 def check(gold: str, answer: str, policy: AnswerPolicy = DEFAULT_POLICY) -> bool:
@@ -38,19 +40,29 @@ def check(gold: str, answer: str, policy: AnswerPolicy = DEFAULT_POLICY) -> bool
     return Comparison(policy).same(wanted, given)
 
 
-def check_gold(gold: str, policy: AnswerPolicy = DEFAULT_POLICY) -> str | None:
-    """Also sends the gold through math-verify, so that one that cannot be computed is found at the start."""
-    try:
-        wanted = _read_gold(gold, policy)
-    except UnusableGoldError as error:
-        return str(error)
-    if parse_number(wanted) is not None or is_text(wanted):
-        return None
+def check_gold(gold: str, policy: AnswerPolicy = DEFAULT_POLICY) -> None:
+    """Also sends each value of the gold through math-verify, so that one that cannot be computed is found at the
+    start. Values that are only ever compared as they are written (words, dots, other bases) are left out."""
+    wanted = _read_gold(gold, policy)
+    if is_text(wanted):
+        return
     from rewards.checkers import symbolic
 
-    values = [sides(item)[-1] for item in split_items(wanted)]
-    parsed = [value for value in values if symbolic.parse(value) is not None]
-    return None if all(symbolic.same_expression(value, value) for value in parsed) else "does not verify against itself"
+    for value in _values(wanted):
+        if parse_number(value) is not None or is_literal(value, value) or "\\infty" in value:
+            continue
+        if symbolic.parse(value) is None:
+            raise UnusableGoldError(f"{value!r} cannot be parsed; give LaTeX, or take another checker")
+        if not symbolic.same_expression(value, value):
+            raise UnusableGoldError(f"{value!r} does not verify against itself; give a value")
+
+
+def _values(gold: str) -> list[str]:
+    """The single expressions that a gold is made of, without names, relations and units."""
+    parts = [part for item in split_items(gold) for part in (relation_parts(item)[0] or [item])]
+    found = [(sides(part)[-1], read_collection(sides(part)[-1])) for part in parts]
+    items = [item for value, several in found for item in (several.items if several else (value,))]
+    return [split_unit(signed)[0] for item in items for signed in with_both_signs(item)]
 
 
 def _read_gold(gold: str, policy: AnswerPolicy) -> str:
@@ -63,7 +75,9 @@ def _read_gold(gold: str, policy: AnswerPolicy) -> str:
 
 
 def _read(text: str, policy: AnswerPolicy) -> str:
-    return normalize(_DECIMAL_COMMA.sub(".", text) if policy.decimal_comma and text.count(",") == 1 else text)
+    if policy.decimal_comma and (number := _DECIMAL_COMMA.fullmatch(text.strip())):
+        text = f"{number[1].replace('.', '')}.{number[2]}"
+    return normalize(text)
 
 
 def _oversize(text: str) -> str | None:

@@ -36,8 +36,11 @@ _CURRENCY = {
 _NO_NOUN_WORDS = """
 not no is are was be than then if but so less more least most about around approximately nearly almost over under
 between from to of the a an plus minus times divided modulo mod or and with without except either maybe perhaps
-probably wrong right correct incorrect false true hundred thousand
-million billion trillion mathbb sin cos tan log ln exp sqrt pi infinity
+probably wrong right correct incorrect false true negative positive point double twice factorial
+half halves third thirds quarter quarters fourths fifths sixths sevenths eighths ninths tenths hundredths thousandths
+zero one two three four five six seven eight nine ten eleven twelve dozen dozens score twenty thirty forty fifty
+hundred hundreds thousand thousands million billion trillion
+mathbb sin cos tan log ln exp sqrt pi infinity
 """
 _NO_NOUN = frozenset(_NO_NOUN_WORDS.split())
 _BARE_LETTERS = "mgshLNJWVAK"
@@ -94,7 +97,8 @@ def _spell(written: str, is_glued: bool) -> str:
         return ""
     if any(word.lower().strip(".") in _NO_NOUN for word in words if word != "a"):
         return ""
-    return _join([_one(word) for word in words])
+    unit = _join([_one(word) for word in words])
+    return "" if unit.startswith("^") else unit
 
 
 def _may_stand_bare(word: str) -> bool:

@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from rewards.checkers import CHECKERS, judge
+from rewards.checkers import gold_fault, judge
 from rewards.types import Outcome
 
 RIGHT, WRONG, BAD, GOLD = Outcome.CORRECT, Outcome.WRONG, Outcome.MALFORMED, Outcome.GOLD_UNUSABLE
@@ -135,8 +135,57 @@ MATH = [
     ("x", "x", RIGHT, "same text"),
 ]
 
+CHOICE = [
+    ("B", "B", RIGHT, "the letter"),
+    ("B", "b.", RIGHT, "lower case, stop"),
+    ("B", "(B)", RIGHT, "brackets"),
+    ("(B)", "\\textbf{(B)}", RIGHT, "LaTeX"),
+    ("B", "Option B", RIGHT, "a word in front"),
+    ("B", "The answer is (B)", RIGHT, "a sentence in front"),
+    ("B", "B. a red one", RIGHT, "the option's words behind"),
+    ("B", "C", WRONG, "another letter"),
+    ("B", "B or C", BAD, "two letters"),
+    ("B", "B or A", BAD, "A is a letter at the end"),
+    ("B", "B A", BAD, "A alone"),
+    ("B", "B and A or C", BAD, "A in front of a conjunction"),
+    ("B", "(B) 7 (C) 8", BAD, "two marked letters"),
+    ("B", "Because", BAD, "a word"),
+    ("B", "", BAD, "nothing"),
+    ('{"letter": "B", "text": "Paris"}', "Paris", RIGHT, "the words"),
+    ('{"letter": "B", "text": "Paris"}', "B. Paris", RIGHT, "letter and words"),
+    ('{"letter": "B", "text": "Paris"}', "B. Rome", WRONG, "the letter with other words"),
+    ('{"letter": "B", "text": "Paris"}', "Rome", BAD, "other words"),
+    ("BC", "B", GOLD, "two letters in the gold"),
+    ('{"letter": "B"}', "B", GOLD, "no words"),
+]
+
+GSM8K = [
+    ("so 6 * 12 = 72\n#### 72", "72", RIGHT, "the data set's solution as the gold"),
+    ("72", "6 * 12 = 72\n#### 72", RIGHT, "a solution as the answer"),
+    ("72", "#### 72", RIGHT, "the line alone"),
+    ("#### 1,200", "1200", RIGHT, "thousands"),
+    ("72", "71 or 73 #### 72", WRONG, "not on a line of its own"),
+    ("72", "#### 72\nor 73", WRONG, "not the last line"),
+    ("72", "#### 71\n#### 72", RIGHT, "the last of two"),
+    ("72", "#### 72 apples", WRONG, "more than the number"),
+    ("#### many", "72", GOLD, "no number"),
+]
+
+SEVERAL = [
+    ('{"any_of": ["1/2", "half"]}', "0.5", RIGHT, "the first"),
+    ('{"any_of": ["1/2", "half"]}', "Half", RIGHT, "the second"),
+    (' { "any_of": ["1/2", "half"] }', "0.5", RIGHT, "blanks in the JSON"),
+    ('{"any_of": ["1/2", "half"]}', "0.6", WRONG, "neither"),
+    ('{"any_of": ["", "2"]}', "2", RIGHT, "one that cannot be used beside one that is met"),
+    ('{"any_of": []}', "2", GOLD, "none"),
+    ('{"any_of": "2"}', "2", GOLD, "no list"),
+    ('{"any_of": ["2"', "2", GOLD, "no JSON"),
+]
+
 TABLES = {"integer": INTEGER, "countdown": COUNTDOWN, "knights_knaves": KNIGHTS, "exact": EXACT, "math": MATH}
+TABLES |= {"multiple_choice": CHOICE, "gsm8k": GSM8K}
 ROWS = [(name, *row) for name, table in TABLES.items() for row in table]
+ROWS += [("math", *row) for row in SEVERAL]
 
 
 @pytest.mark.parametrize(("checker", "gold", "answer", "expected", "reason"), ROWS)
@@ -150,7 +199,7 @@ def test_table(checker, gold, answer, expected, reason):
 @pytest.mark.parametrize(("checker", "table"), TABLES.items())
 def test_gold_check_agrees_with_the_table(checker, table):
     for gold, _, expected, _ in table:
-        assert (CHECKERS[checker].check_gold(gold) is not None) is (expected is GOLD), gold
+        assert (gold_fault(checker, gold) is not None) is (expected is GOLD), gold
 
 
 def test_case_is_an_option_of_exact():
@@ -171,3 +220,21 @@ def test_symbolic_parser_never_evaluates_text():
     with pytest.raises(ValueError, match="never evaluated"):
         parse_expr("().__class__")
     assert judge("math", "1 + x", "x + 1").outcome is RIGHT
+
+
+@pytest.mark.parametrize("gold", ["\\frac{1}{", "}{", "x^{", "1 +", "2 + + * 3", "(("])
+def test_golds_that_cannot_be_parsed_are_found(gold):
+    assert "cannot be parsed" in gold_fault("math", gold)
+
+
+def test_a_reference_that_is_met_comes_before_one_that_cannot_be_computed():
+    """The second is a bomb: looked at, it would not come back."""
+    assert judge("math", json.dumps({"any_of": ["\\frac{2}{4}", "9!!!!!!"]}), "0.5").outcome is RIGHT
+
+
+@pytest.mark.parametrize(
+    "words", ["squared", "factorial", "dozen", "thirds", "hundredths", "point five", "negative", "ten", "is not it"]
+)
+def test_words_that_change_a_number_are_no_unit(words):
+    assert judge("math", "7", f"7 {words}").outcome is WRONG
+    assert judge("math", "7", f"7\\text{{ {words}}}").outcome is WRONG

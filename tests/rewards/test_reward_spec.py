@@ -4,7 +4,7 @@ import sys
 import pytest
 from pydantic import ValidationError
 
-from rewards.builtin import QUICK_REWARDS, OUTCOME_REWARDS, TEXT_REWARDS
+from rewards.builtin import OUTCOME_REWARDS, QUICK_REWARDS, TEXT_REWARDS
 from rewards.options import OPTIONS_OF_REWARD
 from rewards.spec import RewardSpec
 
