@@ -18,10 +18,18 @@ THINK, END_THINK, ANSWER, END_ANSWER = "<think>", "</think>", "<answer>", "</ans
 _BOX_OR_BRACE = re.compile(r"\\(?:boxed|fbox)[ \t\n]{0,8}(?=\{)|\\.|[{}]", re.DOTALL)
 _MAX_NESTED_BOXES = 8
 _FENCES = ("```", "~~~")
+_NAME = r"[A-Za-z](?:_\{?\w\}?)?"
 _JOIN = re.compile(
-    r"(?:[\s$,;~.]|\\[()\[\],;!]|\\q?quad|\\text\s*\{\s*(?:and|or)\s*\}|\b(?:and|or)\b|[A-Za-z](?:_\{?\w\}?)?\s*=)*"
+    rf"(?:[ \t$,;~]|\\[()\[\],;!]|\\q?quad|\\text\s*\{{\s*(?:and|or)\s*\}}|\b(?:and|or)\b|{_NAME}[ \t]*=|[-\u2212])*"
 )
-_SIGN = re.compile(r"(?:^|[=$({\[,:]|\\\(|\\\[)\s*-\s*$")
+_NAMED = re.compile(rf"(?:^|[\s$,;(]|\\[(\[])({_NAME})\s*=\s*(?:[-\u2212]\s*)?$")
+_SIGN = re.compile(
+    r"(?:^|[=$({\[,:;<>]|\\(?:approx|leq?|geq?|neq?|in)(?![a-z])|\\[(\[]|\b(?:is|equals|be|and|or)\b)\s*"
+    r"(?P<sign>[-\u2212]|\\pm|\\mp)(?:\s|\\[,!]|\{|\\displaystyle|\\left|\()*$"
+)
+_BULLET = re.compile(r"(?:^|\n)[ \t]*[-\u2212][ \t]+$")
+_SINGLE_TERM = re.compile(r"[^-+]*")
+_BEFORE_BOX = 32
 _LONGEST_JOIN = 60
 
 
@@ -102,14 +110,30 @@ def _from_box(text: str, several_boxes: SeveralBoxes) -> Extracted:
         return _no_answer(f"{num} different boxes")
     joined = _joined_at_the_end(text, boxes) if several_boxes == "list" else boxes[-1:]
     if len({box.content for box in joined}) > 1:
-        return Extracted(", ".join(box.content for box in joined))
+        return Extracted(", ".join(_named_and_signed(text, box, box.content) for box in joined))
     content = _innermost(boxes[-1].content)
     if content is None:
         reason = f"more than {_MAX_NESTED_BOXES} boxes inside each other"
         return Extracted(None, Outcome.MALFORMED, reason)
     if not content:
         return _no_answer("the box is empty")
-    return Extracted(f"-{content}" if _SIGN.search(text[max(0, boxes[-1].start - 8) : boxes[-1].start]) else content)
+    return Extracted(_signed(text, boxes[-1], content))
+
+
+def _signed(text: str, box: Box, content: str) -> str:
+    """The content with the sign that stands in front of the box; a dash that begins a line is a bullet."""
+    before = text[max(0, box.start - _BEFORE_BOX) : box.start]
+    sign = _SIGN.search(before)
+    if sign is None or _BULLET.search(before):
+        return content
+    written = content if _SINGLE_TERM.fullmatch(content) else f"({content})"
+    return f"{sign['sign']} {written}" if "\\" in sign["sign"] else f"-{written}"
+
+
+def _named_and_signed(text: str, box: Box, content: str) -> str:
+    name = _NAMED.search(text[max(0, box.start - _BEFORE_BOX) : box.start])
+    signed = _signed(text, box, content)
+    return f"{name[1]} = {signed}" if name else signed
 
 
 def _in_fence(before: str) -> bool:

@@ -29,13 +29,14 @@ def check(gold: str, answer: str) -> bool:
     """Does the answer choose the gold's letter, or say its words?"""
     letter, words = _parse_gold(gold)
     plain = _plain(answer)
-    if words and plain.casefold() == words.casefold():
+    if len(words) > 1 and plain.casefold() == words.casefold():
         return True
     chosen = _LETTER.fullmatch(plain)
     if chosen is None:
         raise MalformedAnswerError("no single letter")
     rest = chosen["words"].strip(" .:-")
-    if rest and (chosen["words"][:1] not in " .:-" or _MARKED.search(rest)):
+    is_marked = chosen[1] is not None or plain[chosen.end(2) : chosen.end(2) + 1] in tuple(".):")
+    if rest and (not is_marked or chosen["words"][:1] not in " .:-" or _MARKED.search(rest)):
         raise MalformedAnswerError("more than one letter, or words that are no option")
     if rest and words and rest.casefold() != words.casefold():
         return False

@@ -78,19 +78,32 @@ class Comparison:
         if parameter and other:
             wanted = [item for item in wanted if not _INTEGER_PARAMETER.fullmatch(item)]
             given = [_rename(item, other, parameter) for item in given if not _INTEGER_PARAMETER.fullmatch(item)]
-        if len(wanted) != len(given):
-            return self._same_value(gold, answer)
         wanted_names, wanted_values = _names_and_values(wanted)
         given_names, given_values = _names_and_values(given)
+        if len(wanted) != len(given):
+            as_point = self._same_point(gold, given_names, given_values)
+            return as_point or self._same_point(answer, wanted_names, wanted_values) or self._same_value(gold, answer)
         if len(wanted_names) > 1 and len(given_names) > 1:
             return self._matches(wanted, given)
-        if len(wanted_names) == len(given_names) == 1 and wanted_names != given_names:
+        if wanted_names and given_names and not _are_of_one_name(wanted_names, given_names):
             return False
         if (wanted_names or given_names) and self.policy.equations == "same" and wanted_names != given_names:
             return False
         keeps_order = self.policy.list_order == "same" and not num_sets
         in_order = keeps_order or max(len(wanted_names), len(given_names)) > 1
         return self._matches(wanted_values, given_values, in_order)
+
+    def _same_point(self, text: str, names: Sequence[str], values: Sequence[str]) -> bool:
+        """``x = 3, y = -4`` is the point (3, -4), in the order of its own names or else of the alphabet."""
+        left, _, right = text.rpartition("=")
+        point, order = read_collection(right.strip()), read_collection(left.strip())
+        if self.policy.equations == "same" or point is None or point.brackets != "()" or len(names) < 2:
+            return False
+        if len(names) != len(values) or (order is not None and sorted(map(squeeze, order.items)) != sorted(names)):
+            return False
+        value_of = dict(zip(names, values, strict=True))
+        in_order = [squeeze(name) for name in order.items] if order is not None else sorted(names)
+        return self._matches(point.items, [value_of[name] for name in in_order], in_order=True)
 
     def _matches(self, wanted: Sequence[str], given: Sequence[str], in_order: bool = False) -> bool:
         """Every item has its own partner."""
@@ -133,7 +146,8 @@ class Comparison:
         turned = {"<": ">", ">": "<", "\\le": "\\ge", "\\ge": "\\le"}
         if len(wanted) != len(given):
             name, value = (wanted, given) if len(wanted) > len(given) else (given, wanted)
-            return len(name) == 2 and "\\in" in (*signs, *others) and is_name(name[0]) and self.same(name[1], value[0])
+            is_member = len(name) == 2 and "\\in" in (*signs, *others) and is_name(name[0])
+            return is_member and not is_number(name[1]) and self.same(name[1], value[0])
         if signs == others and all(self.same(*pair) for pair in zip(wanted, given, strict=True)):
             return True
         if signs == [turned.get(sign, sign) for sign in reversed(others)] and "\\in" not in signs:
@@ -188,8 +202,10 @@ def _before_approx(text: str) -> str:
 
 
 def _member_of(text: str) -> str:
-    """``x \\in \\{1, 2\\}`` is that set."""
+    """``x \\in \\{1, 2\\}`` and ``S = \\{1, 2\\}`` are that set."""
     parts, relations = relation_parts(text)
+    if (found := sides(text)) and len(found) == 2 and is_name(found[0]) and found[1].startswith("\\{"):
+        return found[1]
     return parts[1] if relations == ["\\in"] and is_name(parts[0]) and parts[1].startswith("\\{") else text
 
 
@@ -202,6 +218,12 @@ def _integer_parameter(items: Sequence[str]) -> str | None:
     """The k of the one item ``k \\in \\mathbb{Z}``; None when there is no such item, or several."""
     found = [match[1] for item in items if (match := _INTEGER_PARAMETER.fullmatch(item))]
     return found[0] if len(found) == 1 else None
+
+
+def _are_of_one_name(wanted: Sequence[str], given: Sequence[str]) -> bool:
+    """The same names, or one name and the same with indices: x and x_1, x_2."""
+    one, others = (wanted, given) if len(wanted) == 1 else (given, wanted)
+    return len(one) == 1 and all(other == one[0] or other.startswith(f"{one[0]}_") for other in others)
 
 
 def _rename(text: str, old: str, new: str) -> str:
@@ -222,9 +244,18 @@ def _names_and_values(items: Sequence[str]) -> tuple[tuple[str, ...], list[str]]
     return tuple(names), values
 
 
+def _is_named(found: Sequence[str]) -> bool:
+    """Whether the first side is the name of the others, and does not stand in them as well, as in ``x = 2x``."""
+    return len(found) > 1 and is_name(found[0]) and not _stands_in(found[0], found[1:])
+
+
+def _stands_in(name: str, others: Sequence[str]) -> bool:
+    return bool(re.search(rf"(?<![A-Za-z\\]){re.escape(name)}(?![A-Za-z])", "=".join(others)))
+
+
 def _pair_sides(wanted: list[str], given: list[str]) -> list[tuple[str, str]] | None:
     """What must be equal to what; empty when the two cannot match, None when both are equations to compare as such."""
-    gold_is_named, answer_is_named = (len(found) > 1 and is_name(found[0]) for found in (wanted, given))
+    gold_is_named, answer_is_named = (_is_named(found) for found in (wanted, given))
     if gold_is_named and answer_is_named:
         if squeeze(wanted[0]) != squeeze(given[0]):
             return []
@@ -236,6 +267,6 @@ def _pair_sides(wanted: list[str], given: list[str]) -> list[tuple[str, str]] | 
             return [(wanted[-1], given[0])]
         return None if _VARIABLE.search(wanted[-1]) else []
     if len(wanted) == 1:
-        is_value = len(given) > 1 and is_quantity(given[0])
+        is_value = len(given) > 1 and is_quantity(given[0]) and not _stands_in(given[0], given[1:])
         return [(wanted[0], side) for side in (given[1:] if is_value else given)]
     return None if len(given) > 1 else []

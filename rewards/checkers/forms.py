@@ -19,8 +19,14 @@ _RELATIONS = ("\\le", "\\ge", "<", ">", "\\ne", "\\in", "\\approx", "\\equiv")
 FLIPPED = {"\\le": "\\ge", "\\ge": "\\le", "<": ">", ">": "<"}
 _VARIABLE = re.compile(r"\\?[A-Za-z]+(?:_(?:\{[\w+-]+\}|\w))?'*(?: ?\( ?[A-Za-z](?: ?, ?[A-Za-z])* ?\))?")
 _NAME_WORDS = re.compile(r"(?:\\(?:angle|overline|triangle|text|vec|hat|bar|mathbb|sum) ?)?[\\A-Za-z_{}:'|, ()]+")
+_NO_NAME = re.compile(
+    r"\\(?:sqrt|log|ln|exp|frac|cdot|times|div|sin|cos|tan|pi|infty|sum|prod|int|lim|pm|mp|lor)(?![A-Za-z])"
+    r"|^ ?[ei] ?$|\b(?:not|no|is|isn)\b"
+)
+"""Constants, operations and statements: a number is not given the value of these."""
 _CALL = re.compile(
-    r"[A-Za-z]'{0,2}(?:_\w)? ?\( ?[-+]?[\w.,=^ {}\\]+ ?\)|\|[A-Z]{2}\||(?:[A-Za-z](?:_\w)?(?: ?[-+*] ?|\\cdot)?)+"
+    r"[A-Za-z]'{0,2}(?:_\w)? ?\( ?[-+]?[\w.,=<>^ {}\\|]+ ?\)|\|[A-Z]{2}\||\[[A-Z]{3,}\]|[A-Z]{2}\^2|[A-Z]\^\{-1\}"
+    r"|(?:[A-Za-df-hj-z](?:_\w)?(?: ?[-+*] ?|\\cdot)?)+"
 )
 
 
@@ -62,7 +68,7 @@ def split_items(text: str) -> list[str]:
     """The items of a bare list. ``1,234`` is one number, not two: a list of two would be ``1, 234``."""
     if "," in text and ";" not in text and "(" not in text:
         text = _without_grouping(text)
-    return split_top(text, (",", ";"))
+    return [item for item in split_top(text, (",", ";", "\\lor")) if item] or [text]
 
 
 def _without_grouping(text: str) -> str:
@@ -71,7 +77,7 @@ def _without_grouping(text: str) -> str:
 
 def read_collection(text: str) -> Collection | None:
     """The items of a bracketed or bare list, or None when the text is a single thing."""
-    items = [item for item in split_items(text) if item]
+    items = split_items(text)
     if len(items) > 1:
         return Collection("", tuple(items))
     found = bracketed(text)
@@ -100,7 +106,7 @@ def bracketed(text: str) -> tuple[str, str] | None:
 def without_parentheses(text: str) -> str:
     """``(7)`` is 7."""
     found = bracketed(text)
-    while found is not None and found[0] == "()" and len(split_items(found[1])) == 1:
+    while found is not None and found[0] == "()" and len(split_top(found[1], (",", ";", "\\lor"))) == 1:
         text = found[1].strip()
         found = bracketed(text)
     return text
@@ -120,7 +126,7 @@ def is_name(text: str) -> bool:
     """A variable, or a function of variables: what an answer is given for (``x``, ``a_n``, ``f(x)``, ``(x, y)``)."""
     if found := bracketed(text):
         return found[0] == "()" and all(_VARIABLE.fullmatch(item) for item in split_items(found[1]))
-    return bool(_VARIABLE.fullmatch(text) or _NAME_WORDS.fullmatch(text))
+    return bool(_VARIABLE.fullmatch(text) or _NAME_WORDS.fullmatch(text)) and not _NO_NAME.search(text)
 
 
 def is_quantity(text: str) -> bool:

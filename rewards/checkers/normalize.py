@@ -8,13 +8,14 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable
+from itertools import groupby
 
 _NAMES = """
 ∞ infty ± pm ∓ mp × times ÷ div · cdot ⋅ cdot ∙ cdot ∗ cdot ≤ le ≥ ge ⩽ le ⩾ ge ≠ ne ≈ approx ≡ equiv ∪ cup ∩ cap
 ∈ in ∉ notin ∅ emptyset ∖ setminus → to ⇒ Rightarrow ⇔ Leftrightarrow ∠ angle △ triangle ∆ triangle ⊥ perp
 ∥ parallel ° degree º degree ˚ degree ∫ int ∑ sum ∏ prod ⟨ langle ⟩ rangle 〈 langle 〉 rangle ′ prime ℝ mathbb{R}
 ℤ mathbb{Z} ℕ mathbb{N} ℚ mathbb{Q} ℂ mathbb{C} … ldots ⌊ lfloor ⌋ rfloor ⌈ lceil ⌉ rceil ¬ neg ∀ forall ∃ exists
-⊂ subset ⊆ subseteq
+⊂ subset ⊆ subseteq ℃ degree{}C
 α alpha β beta γ gamma δ delta ε epsilon ϵ epsilon ζ zeta η eta θ theta ι iota κ kappa λ lambda μ mu ν nu ξ xi π pi
 ρ rho σ sigma τ tau φ phi ϕ phi χ chi ψ psi ω omega Γ Gamma Δ Delta Θ Theta Λ Lambda Ξ Xi Π Pi Σ Sigma Φ Phi Ψ Psi
 Ω Omega
@@ -30,30 +31,31 @@ _SYMBOL_TABLE = str.maketrans(
         **dict.fromkeys("\u200b\u200c\u200d\u2060\ufeff", ""),
     }
 )
-_RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ", "0123456789+-n")
-_LOWERED = str.maketrans("₀₁₂₃₄₅₆₇₈₉ₙ", "0123456789n")
-
 _WORD_END = r"(?![A-Za-z])"
 _FONTS = (
-    "textrm|textbf|textit|textsf|texttt|textnormal|mathrm|mathbf|mathit|mathsf|mathtt|mathcal|mbox|hbox|emph|bm|"
+    "textrm|textbf|textit|textsf|texttt|textnormal|mathrm|mathbf|mathit|mathsf|mathtt|mathcal|mbox|hbox|emph|bm|underline|"
     "boldsymbol"
 )
 _SIZES = (
     "left|right|middle|displaystyle|textstyle|scriptstyle|limits|nolimits|bigl|bigr|Bigl|Bigr|biggl|biggr|Biggl|"
     "Biggr|bigg|Bigg|big|Big"
 )
+_FUNCTIONS = "sin|cos|tan|cot|sec|csc|arcsin|arccos|arctan|log|ln|exp|gcd|lcm|det"
 _BASE_NAMES = "two three four five six seven eight nine ten eleven twelve sixteen"
 _BASES = dict(zip(_BASE_NAMES.split(), (*range(2, 13), 16), strict=True))
-_BASE_WORD = rf"_\{{\s*\\text\s*\{{\s*({'|'.join(_BASES)})\s*\}}\s*\}}"
+_BASE_WORD = rf"_\{{?\s*\\text\s*\{{\s*({'|'.join(_BASES)})\s*\}}\s*\}}?"
 _SAME: list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]] = [
     (re.compile(pattern), replacement)
     for pattern, replacement in (
         # Written-out commands that say nothing.
-        (rf"\\(?:{_SIZES}){_WORD_END}\s*\.?", ""),
+        (rf"\\(?:left|right){_WORD_END}\s*\.(?!\d)|\\(?:{_SIZES}){_WORD_END}\s*", ""),
         (r"\\(?:label|tag)\*?\{[^{}]*\}", ""),
         (r"\\math(?:bin|rel|ord|op|punct|open|close)\s*\{([^{}]*)\}", r"\1"),
         (r"\{:\}|\\colon(?![A-Za-z])", ":"),
         (r"^\s*\*\*([^*]+)\*\*\s*$", r"\1"),
+        (r"\*\*", "^"),
+        (r"^\s*####|\\\\\s*$", ""),
+        (r"^\s*(?:\\text\s*\{\s*)?(?i:(?:the )?(?:final )?answer)(?: is)?\s*:?\s*\}?\s*(?=[-+\\$(0-9])|^\s*=\s*", ""),
         # Radicals, fractions, binomials.
         (r"\{([^{}]*)\\choose(?![A-Za-z])([^{}]*)\}", r"\\binom{\1}{\2}"),
         (r"\\[dt]binom(?![A-Za-z])", r"\\binom"),
@@ -67,8 +69,13 @@ _SAME: list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]] = [
         (r"\\frac\s*([0-9])\s*\{", r"\\frac{\1}{"),
         (r"(\\frac\s*\{[^{}]*\})\s*([0-9A-Za-z])", r"\1{\2}"),
         (rf"\\frac\s*(\\(?:pi|theta|alpha|beta)){_WORD_END}\s*([0-9A-Za-z])", r"\\frac{\1}{\2}"),
+        (r"∛\s*([0-9A-Za-z]|\{[^{}]*\})", r"\\sqrt[3]{\1}"),
+        (r"(\\sqrt\s*\[[^\[\]]*\])\s*([0-9A-Za-z])", r"\1{\2}"),
+        (r"\\(?:nice|s)frac(?![A-Za-z])", r"\\frac"),
+        (r"\u2044", "/"),
+        (r"\\(?:dot|bar|overline)\s*(\d)|\\dot\s*\{\s*(\d)\s*\}", r"\\overline{\1\2}"),
         # Spaces, and the commas and spaces inside long numbers.
-        (r"(?<=\d)(?:\{,\}|,?\\!,?(?:\\[!, ])*|,?\\,|\{\\,\}|\\[ ;:]|~)\s*(?=\d{3}(?!\d))", ""),
+        (r"(?<=\d)(?:\{,\}|,?\\!,?(?:\\[!, ])*|\\,|\{\\,\}|\\[ ;:]|~)\s*(?=\d{3}(?!\d))", ""),
         (r"(?<=\d)\{,\}(?=\d)", "."),
         (rf"(?<!\\)\\(?:[!,;:>]|quad{_WORD_END}|qquad{_WORD_END}|(?=\s|$))|~", " "),
         (
@@ -77,19 +84,39 @@ _SAME: list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]] = [
         ),
         # Words.
         (rf"\\(?:{_FONTS}|operatorname|text)\*?\s*\{{\s*([ie])\s*\}}", r"\1"),
-        (rf"(?:,\s*)?\\(?:{_FONTS}|text)\s*\{{\s*,?\s*(?:and|or)\s*\}}\s*,?", ","),
+        (rf"\\(?:{_FONTS}|operatorname|text)\*?\s*\{{\s*({_FUNCTIONS})\s*\}}", r"\\\1 "),
+        (rf"(?:,\s*)?\\(?:{_FONTS}|text)\s*\{{\s*,?\s*and\s*\}}\s*,?", ","),
+        (rf"(?:,\s*)?\\(?:{_FONTS}|text)\s*\{{\s*,?\s*or\s*\}}\s*,?", r"\\lor "),
+        (r"\\text\s*\{\s*,?\s*(?:for|where|with)(?: all| any| every| some)?(?: integers?)?\s*\}\s*(?=[a-z]\b)", ","),
+        (r",?\s*(?<![A-Za-z\\])([a-z])\s*\\text\s*\{\s*(?:is )?an(?:y)? integer\s*\}", r", \1 \\in \\mathbb{Z}"),
         (rf"\\(?:{_FONTS}){_WORD_END}", r"\\text"),
-        (r"(?:,\s*)?(?<!\\)\b(?:and|or)\b", ","),
-        (rf"\\(?:lor|vee){_WORD_END}", ","),
-        (r"\\operatorname\*?\s*\{\s*(sin|cos|tan|cot|sec|csc|arcsin|arccos|arctan|log|ln|gcd|det)\s*\}", r"\\\1 "),
+        (rf"(?:,\s*)?(?<!\\)\band\b|\\land{_WORD_END}", ","),
+        (rf"(?:,\s*)?(?:(?<!\\)\bor\b|\\lor{_WORD_END}|\\vee{_WORD_END})", r"\\lor "),
+        (r"(?<![A-Za-z\\])(arcsin|arccos|arctan|sin|cos|tan|cot|ln|log|exp)(?![A-Za-z]{2})", r"\\\1 "),
+        (r"\\arctg(?![A-Za-z])", r"\\arctan "),
+        (r"\\log\s*_\s*\{?\s*e\s*\}?(?![A-Za-z])", r"\\ln "),
         (r"(?<=\d)\s*(?:\\text\s*\{\s*to\s*\}|\bto\b)\s*(?=\d)", ":"),
-        (r"\\text\s*\{\s*all real(?:s| numbers)\s*\}|\ball real(?:s| numbers)\b", r"\\mathbb{R}"),
+        (r"(?i:\\text\s*\{\s*(?:the set of )?all real(?:s| numbers)\s*\}|\ball real(?:s| numbers)\b)", r"\\mathbb{R}"),
+        (r"\\(?:mathbb|Bbb|mathbf|text)\s*\{?\s*R\s*\}?(?=\s*(?:$|\\|-|[,;)}]))(?!\w)", r"\\mathbb{R}"),
         (r"\\mathbb\s*([A-Z])", r"\\mathbb{\1}"),
-        (r"\\text\s*\{([0-9A-F]+)\}\s*(?=_)|\(([0-9A-F]+)\)\s*(?=_)", r"\1\2"),
+        (r"\\in\s*\\(?:mathbf|text)\s*\{\s*([ZNQR])\s*\}", r"\\in \\mathbb{\1}"),
+        (r"\\(?:backslash|smallsetminus)(?![A-Za-z])", r"\\setminus "),
+        (r"(?<=\\mathbb\{R\})\s*-\s*(?=\\\{)", r"\\setminus "),
+        (r"\\bigcup(?![A-Za-z_])|(?<=[)\]])\s*U\s*(?=[(\[])", r"\\cup "),
+        (r"\\bigcap(?![A-Za-z_])", r"\\cap "),
+        (r"\\text\s*\{([0-9A-F]+)\}\s*(?=_)|[({]([0-9A-F]+)[)}]\s*(?=_)", r"\1\2"),
+        (r"(?<=[0-9A-F])\s*(?:\\text\s*\{\s*)?(?:in )?\bbase\s*\}?\s*([0-9]+)\s*\}?", r"_{\1}"),
+        (r"_\s*\{\s*\(([0-9]+)\)\s*\}", r"_{\1}"),
         (_BASE_WORD, lambda word: f"_{{{_BASES[word[1]]}}}"),
         (r"\(\s*([a-z]\s*\\in\s*\\mathbb\{Z\})\s*\)", r", \1"),
         # Signs with two names.
-        (r"(?:\\?%|\b(?:percentage|percent|pct)\b\.?|\\text\s*\{\s*(?:percentage|percent|pct)\s*\})", r"\\%"),
+        (
+            r"\\text\s*\{\s*(?:\\?%|percentage|per ?cent|pct)\s*\}|\\?%|\b(?:percentage|per ?cent|pct)\b\.?",
+            r"\\%",
+        ),
+        (r"\\text\s*\{\s*\\?\$\s*\}", r"\\$"),
+        (r"(?<=\d)\s*\^\s*\{?o\}?(?![A-Za-z])", r"^\\circ "),
+        (r"\\degree\s*\{\}", r"^\\circ "),
         (rf"\^\s*\{{?\s*\\(?:circ|degree){_WORD_END}\s*\}}?|\\degree{_WORD_END}", r"^\\circ "),
         (rf"\\leq?{_WORD_END}|\\leqslant{_WORD_END}|\\leqq{_WORD_END}|<=|=<", r"\\le "),
         (rf"\\geq?{_WORD_END}|\\geqslant{_WORD_END}|\\geqq{_WORD_END}|>=", r"\\ge "),
@@ -121,8 +148,9 @@ _SAME: list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]] = [
         (r"\s+", " "),
     )
 ]
-_RAISED_RUN = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+")
-_LOWERED_RUN = re.compile("[₀₁₂₃₄₅₆₇₈₉ₙ]+")
+_DOLLAR = re.compile(r"(?<!\\)\$")
+_BEYOND_ASCII = re.compile(r"[^\x00-\x7f]+")
+_RAISED_OR_LOWERED = {"<super>": "^", "<sub>": "_"}
 _WRAPPED = re.compile(
     r"\$\$?([^$]*)\$?\$?|\\\((.*)\\\)|\\\[(.*)\\\]|"
     r"\\(?:boxed|fbox) ?\{(.*)\}|\\text ?\{([^{}]*)\}|\{(.*)\}",
@@ -134,12 +162,24 @@ _MAX_WRAPPERS = 8
 
 def normalize(text: str) -> str:
     """The text in one spelling: LaTeX for Unicode symbols, no spacing commands, no outer wrappers."""
-    text = _RAISED_RUN.sub(lambda run: f"^{{{run[0].translate(_RAISED)}}}", text)
-    text = _LOWERED_RUN.sub(lambda run: f"_{{{run[0].translate(_LOWERED)}}}", text)
-    text = unicodedata.normalize("NFKC", text.translate(_SYMBOL_TABLE)).strip()
+    text = _BEYOND_ASCII.sub(_raised_and_lowered, text.translate(_SYMBOL_TABLE))
+    text = unicodedata.normalize("NFKC", text).strip()
+    if len(_DOLLAR.findall(text)) % 2 == 0:
+        text = _DOLLAR.sub("", text)
     for pattern, replacement in _SAME:
         text = pattern.sub(replacement, text)
     return _unwrap(text)
+
+
+def _raised_and_lowered(run: re.Match[str]) -> str:
+    """Characters written high or low as powers and indices: x² and aₙ, which NFKC would make x2 and an."""
+    pieces = []
+    for kind, group in groupby(run[0], lambda one: unicodedata.decomposition(one).partition(" ")[0]):
+        characters = "".join(group)
+        if kind in _RAISED_OR_LOWERED:
+            characters = f"{_RAISED_OR_LOWERED[kind]}{{{unicodedata.normalize('NFKC', characters)}}}"
+        pieces.append(characters)
+    return "".join(pieces).replace("\u2212", "-")
 
 
 def _unwrap(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -19,6 +20,7 @@ from rewards.checkers.forms import (
 )
 from rewards.checkers.numbers import parse_number
 
+_REAL_VARIABLE = re.compile(r"[a-z](?: ?\\in ?\\mathbb ?\{?R\}?)?")
 _REALS = "\\mathbb{R}"
 _WHOLE_LINE = Collection("()", ("-\\infty", "\\infty"))
 
@@ -37,10 +39,13 @@ def read_ranges(text: str) -> Ranges | None:
     """The part of the real line that the text describes, or None when it describes anything else."""
     if (condition := _condition_of_set(text)) is not None:
         return condition
-    found = [_read_relation(item) for item in split_items(text)]
+    items = split_items(text)
+    found = [_read_relation(item) for item in items]
     known = [one for one in found if one is not None]
     if len(known) == len(found):
-        return _combine(known)
+        return _combine(known, is_union="\\lor" in text)
+    if len(items) > 1 and "\\lor" in text:
+        text = " \\cup ".join(items)
     parts, relations = relation_parts(text)
     if relations == ["\\in"] and is_variable(parts[0]):
         inner = read_ranges(parts[1])
@@ -55,7 +60,7 @@ def _condition_of_set(text: str) -> Ranges | None:
         return None
     for separator in ("\\mid", "|", ":"):
         pieces = split_top(found[1], (separator,))
-        if len(pieces) == 2 and is_variable(pieces[0].partition("\\in")[0].strip()):
+        if len(pieces) == 2 and _REAL_VARIABLE.fullmatch(pieces[0]):
             return read_ranges(pieces[1])
     return None
 
@@ -63,7 +68,8 @@ def _condition_of_set(text: str) -> Ranges | None:
 def _read_union(text: str) -> Ranges | None:
     whole, *removed = split_top(text, ("\\setminus",))
     if whole.replace(" ", "") == _REALS and len(removed) <= 1:
-        return Ranges("", tuple(_without_points(removed[0]))) if removed else Ranges("", (_WHOLE_LINE,))
+        intervals = _without_points(removed[0]) if removed else [_WHOLE_LINE]
+        return Ranges("", tuple(intervals)) if intervals else None
     pieces = [read_collection(piece) for piece in split_top(text, ("\\cup",))]
     intervals = tuple(piece for piece in pieces if piece is not None and piece.is_interval)
     return Ranges("", intervals) if len(intervals) == len(pieces) else None
@@ -72,19 +78,20 @@ def _read_union(text: str) -> Ranges | None:
 def _without_points(text: str) -> list[Collection]:
     """The intervals between the points of a set; none when a point is no number."""
     points = read_collection(text)
-    value_of = {point: number_of(point) for point in points.items} if points is not None else {"": None}
+    is_set = points is not None and points.brackets == "{}"
+    value_of = {point: number_of(point) for point in points.items} if points is not None and is_set else {"": None}
     if None in value_of.values():
         return []
     ends = ["-\\infty", *sorted(value_of, key=lambda point: value_of[point] or 0), "\\infty"]
     return [Collection("()", pair) for pair in pairwise(ends)]
 
 
-def _combine(found: Sequence[Ranges]) -> Ranges | None:
-    """Several relations on one variable: two half-lines that overlap are what lies in both, all else is a union."""
+def _combine(found: Sequence[Ranges], is_union: bool) -> Ranges | None:
+    """Several relations on one variable: without "or", two half-lines that overlap are what lies in both."""
     if len({one.name.replace(" ", "") for one in found}) != 1:
         return None
     intervals = tuple(interval for one in found for interval in one.intervals)
-    if len(intervals) == 2 and (between := _overlap(*intervals)) is not None:
+    if not is_union and len(intervals) == 2 and (between := _overlap(*intervals)) is not None:
         intervals = (between,)
     return Ranges(found[0].name, intervals, is_relation=True)
 
@@ -104,6 +111,8 @@ def _overlap(one: Collection, other: Collection) -> Collection | None:
 def _read_relation(text: str) -> Ranges | None:
     """``a < x \\le b``, ``x > a`` or ``a \\ge x`` as an interval of a named variable."""
     parts, relations = relation_parts(text)
+    if relations == ["\\ne"] and is_variable(parts[0]) and (around := _without_points(f"\\{{{parts[1]}\\}}")):
+        return Ranges(parts[0], tuple(around), is_relation=True)
     if not relations or any(relation not in FLIPPED for relation in relations) or not all(parts):
         return None
     if len(relations) == 1:

@@ -10,12 +10,16 @@ from rewards.checkers.forms import split_top, without_parentheses
 from rewards.checkers.normalize import squeeze
 from rewards.checkers.numbers import Written, parse_number, same_number
 from rewards.checkers.units import NEVER_DROPPED, in_radians, split_unit
-from rewards.checkers.words import fold
+from rewards.checkers.words import fold_words_in
 from rewards.policy import AnswerPolicy
 
 _LITERAL = re.compile(
-    r"\\(?:[lcdv]?dots|forall|exists|mathbb|text|lfloor|lceil|mid|angle|triangle)(?![A-Za-z])|[0-9A-Fa-f]_[0-9{]|\\#|[?:]|[0-9]'"
+    r"\\(?:[lcdv]?dots|forall|exists|mathbb|text|lfloor|lceil|mid|angle|triangle|prime)(?![A-Za-z])"
+    r"|(?<![A-Za-z\\])[0-9][0-9A-Fa-f]* ?_|\\#|[?:$']|!!"
+    r"|\^ ?\{? ?(?:T|\\top|\\intercal)(?![A-Za-z])|[A-Za-z)}] ?\^\\circ|\^\\circ ?[0-9]"
 )
+_SIDE_BY_SIDE = re.compile(r"(?<![_^0-9])[0-9]+(?: +[0-9]| ?\{ ?[0-9])|(?<![\w}\]])\{ ?[0-9]+ ?\} ?[0-9]")
+"""Numbers next to each other, which the parser would add up as a mixed number."""
 
 
 def _same_ratio(wanted: Sequence[str], given: Sequence[str], policy: AnswerPolicy) -> bool:
@@ -89,7 +93,9 @@ def same_expression(gold: str, answer: str, policy: AnswerPolicy) -> bool:
     if not gold or not answer:
         return False
     if is_literal(gold, answer):
-        return fold(gold, policy) == fold(answer, policy)
+        return fold_words_in(gold, policy) == fold_words_in(answer, policy)
+    if _SIDE_BY_SIDE.search(answer):
+        return False
     from rewards.checkers import symbolic
 
     return symbolic.same_expression(gold, answer, policy.rounding_digits, policy.relative_tolerance)

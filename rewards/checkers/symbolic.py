@@ -14,6 +14,7 @@ from typing import Any
 import sympy
 import sympy.physics.units  # simplify() imports it on first use
 from latex2sympy2_extended import NormalizationConfig, latex2sympy, normalize_latex
+from latex2sympy2_extended.latex2sympy2 import ConversionConfig
 from math_verify import verify
 from sympy.parsing import sympy_parser
 
@@ -24,6 +25,7 @@ from rewards.errors import MalformedAnswerError
 _SPELLING = NormalizationConfig(
     basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="none", equations=False
 )
+_SYMBOLS = ConversionConfig(lowercase_symbols=False)
 _LITERAL = re.compile(r"Integer ?\( ?([0-9]+) ?\)|Float ?\( ?'([0-9.eE+-]+)' ?\)|Symbol ?\( ?'(\w+)' ?\)")
 _ELEMENT_OF = re.compile(r"^ ?[A-Za-z] ?\\in ?(?![A-Za-z])")
 _FACTOR = re.compile(r"(?<![A-Za-z\\])([abckmnrtxyz]) ?\(")
@@ -75,7 +77,25 @@ def same_expression(gold: str, answer: str, min_digits: int | None = None, relat
             return _same_constant(*constants, written, min_digits, relative_tolerance)
     except OverflowError:
         raise MalformedAnswerError("a number too large to work with") from None
-    return bool(verify(wanted, given, strict=True, allow_set_relation_comp=True, timeout_seconds=None))
+    if any(constant is None and _is_infinite(one) for constant, one in zip(constants, (wanted, given), strict=True)):
+        return wanted == given
+    equal = bool(verify(wanted, given, strict=True, allow_set_relation_comp=True, timeout_seconds=None))
+    return equal and _same_case(_symbols_of(wanted), _symbols_of(given))
+
+
+def _symbols_of(expression: Any) -> set[str]:
+    return {symbol.name for symbol in getattr(expression, "free_symbols", ())}
+
+
+def _same_case(wanted: set[str], given: set[str]) -> bool:
+    """math-verify takes A_1 for a_1: names that differ in case alone are different names."""
+    only_wanted, only_given = ({name.lower() for name in names} for names in (wanted - given, given - wanted))
+    return only_wanted.isdisjoint(only_given)
+
+
+def _is_infinite(expression: Any) -> bool:
+    """A constant without a finite value: nothing is equal to it but itself, whatever math-verify makes of it."""
+    return isinstance(expression, sympy.Expr) and bool(expression.is_number)
 
 
 def same_equation(gold: Sequence[str], answer: Sequence[str], only_rearranged: bool) -> bool:
@@ -108,7 +128,13 @@ def parse(latex: str) -> Any:
     spelled = normalize_latex(spelled, _SPELLING)
     is_complex = bool(_IMAGINARY_UNIT.search(spelled)) and "\\sum" not in spelled and "\\prod" not in spelled
     try:
-        expression = latex2sympy(spelled, is_real=not is_complex, convert_degrees=False, normalization_config=None)
+        expression = latex2sympy(
+            spelled,
+            is_real=not is_complex,
+            convert_degrees=False,
+            normalization_config=None,
+            conversion_config=_SYMBOLS,
+        )
         return _with_imaginary_unit(expression) if is_complex else expression
     except MemoryError:
         raise

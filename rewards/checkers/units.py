@@ -1,8 +1,9 @@
 """A quantity is a number and its unit: the two are told apart here, and units get one spelling.
 
-Known units are recognised wherever they stand; any other one or two words behind a number are taken for what is
-counted (``12 apples``), unless they are words that make a statement (``12 or so``). A single letter is a unit
-only behind a blank or inside ``\\text{}``: ``4m`` is a product.
+Known units are recognised wherever they stand. Other words behind a number are taken for what is counted when they
+are lower-case words whose last is a plural (``12 red apples``; ``1 apple``), and none of them changes the number or
+makes a statement (``12 thirds``, ``12 or so``, ``12 is wrong``). A single letter is a unit only behind a blank or
+inside ``\\text{}``: ``4m`` is a product.
 """
 
 from __future__ import annotations
@@ -10,45 +11,44 @@ from __future__ import annotations
 import re
 
 _NAMES = """
-mm millimeter millimetre / cm centimeter centimetre / m meter metre / km kilometer kilometre / nm nanometer
-um micrometer / in inch inches / ft foot feet / yd yard / mi mile / mg milligram / g gram gm / kg kilogram kilo
-lb pound lbs / oz ounce / t tonne ton / ml milliliter millilitre mL / l liter litre L / gal gallon
-s second sec / ms millisecond / min minute mins / h hour hr hrs / d day / week wk / year yr yrs / am a.m / pm p.m
-dollar usd / euro eur / pound_sterling gbp / cent / rupee / yen / yuan
-n newton N / j joule J / kj kJ / w watt W / kw kW / mw MW / pa pascal Pa / kpa kPa / hz hertz Hz / v volt V
-a ampere amp A / ev eV / k kelvin K / mol mole / ohm / rad radian / degree deg / mph / unit / people person
+mm millimeter millimetre / cm centimeter centimetre cms / m meter metre / km kilometer kilometre kms / nm nanometer
+um micrometer / in inch inches / ft foot feet / yd yard / mi mile / mg milligram / g gram gm / kg kilogram kilo kgs
+lb pound lbs / oz ounce / tonne ton / ml milliliter millilitre mL / l liter litre L / gal gallon
+s second sec secs / ms millisecond / min minute mins / h hour hr hrs / day / week wk / month / year yr yrs / am a.m
+pm p.m / dollar usd USD / euro eur EUR / pound_sterling gbp GBP / cent / rupee / yen / yuan
+newton N / joule J / kj kJ / watt W / kw kW / mw MW / pascal pa Pa / kpa kPa / hertz hz Hz / volt V / ampere amp A
+ev eV / kelvin K / mole mol / ohm / radian rad / degree deg / mph / kmh kph kmph / unit
+people person / child children / man men / woman women / fish / sheep
 """
-"""A unit's short name, and what else it is called."""
+"""A unit's name here, and what else it is called; units by ``/``."""
 _ONE_SPELLING = {
     word: names.split()[0] for line in _NAMES.splitlines() for names in line.split("/") for word in names.split()
 }
 NEVER_DROPPED = frozenset(("°c", "°f"))
 """Units without which the number says something else."""
-_CURRENCY = {
-    "\\$": "dollar",
-    "$": "dollar",
-    "€": "euro",
-    "\\euro": "euro",
+_CURRENCY = {"\\$": "dollar", "$": "dollar", "USD": "dollar", "US\\$": "dollar", "€": "euro", "\\euro": "euro"} | {
     "£": "pound_sterling",
     "¥": "yen",
     "₹": "rupee",
 }
 _NO_NOUN_WORDS = """
-not no is are was be than then if but so less more least most about around approximately nearly almost over under
-between from to of the a an plus minus times divided modulo mod or and with without except either maybe perhaps
-probably wrong right correct incorrect false true negative positive point double twice factorial
-half halves third thirds quarter quarters fourths fifths sixths sevenths eighths ninths tenths hundredths thousandths
-zero one two three four five six seven eight nine ten eleven twelve dozen dozens score twenty thirty forty fifty
-hundred hundreds thousand thousands million billion trillion
-mathbb sin cos tan log ln exp sqrt pi infinity
+not no nor is are was be than then if but so as less more least most about around approximately nearly almost over
+under between from to through until versus unless odd even also hence either neither maybe perhaps probably possibly
+wrong right correct incorrect false true impossible unsure above below minus plus times divided modulo mod or and with
+without except negative positive point base root power inverse choose double triple twice half quarter factorial
+zero one two three four five six seven eight nine ten eleven twelve dozen score gross twenty thirty forty fifty
+hundred thousand million billion trillion lakh crore percent permille ppm basis
+third fourth fifth sixth seventh eighth ninth tenth hundredth thousandth millionth halve
 """
 _NO_NOUN = frozenset(_NO_NOUN_WORDS.split())
+_SQUARE = {"square": "^2", "sq": "^2", "cubic": "^3", "cu": "^3"}
+_SQUARED = {"squared": "^2", "cubed": "^3"}
 _BARE_LETTERS = "mgshLNJWVAK"
 _WORD = r"[A-Za-z][A-Za-z.']*"
-_POWER = r"(?: ?\^ ?\{?[1-4]\}?)?"
+_POWER = r"(?: ?\^ ?\{?-?[1-4]\}?)?"
 _DEGREES = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?\^ ?\\circ")
 _LETTERS = re.compile(r"(?<![A-Za-z\\])[A-Za-z]")
-_MARKED = rf"\\text ?\{{(?:[^{{}}\\$0-9]|\^[1-4]){{1,40}}\}}{_POWER}"
+_MARKED = rf"\\text ?\{{ ?{_WORD}{_POWER}(?: ?[ /·] ?{_WORD}{_POWER}){{0,4}} ?\}}{_POWER}"
 _BARE = rf"{_WORD}{_POWER}"
 _BEHIND = re.compile(
     r"(?P<body>.*?[0-9A-Za-z})\]!]) ?"
@@ -58,25 +58,20 @@ _BEHIND = re.compile(
     rf"|(?<=[0-9}}])(?: {_BARE}){{1,4}}(?: ?/ ?{_BARE})?"
     rf"|(?<=[0-9}}])[A-Za-z]{{2,12}}{_POWER}(?:/{_BARE})?)"
 )
-_FRONT = re.compile(r"(?P<sign>[-+]?) ?(?P<unit>\\\$|€|£|¥|₹|\$|\\euro(?![a-z])) ?(?P<body>[-+]?[0-9.\\(].*)")
+_FRONT = re.compile(
+    r"(?P<sign>[-+]?) ?(?P<unit>\\\$|US\\\$|USD|€|£|¥|₹|\$|\\euro(?![a-z])) ?(?P<body>[-+]?[0-9.\\(](?!\$).*)"
+)
+_FRACTION_OF_UNITS = re.compile(r"\\frac ?\{(.*?\}) ?\} ?\{ ?(\\text.*)\}")
+_PIECE = re.compile(r"[A-Za-z.']+|/|\^-?[1-4]")
 
 
 def split_unit(text: str) -> tuple[str, str]:
     """The body of a quantity and its unit in one spelling; ``(text, "")`` when there is no unit."""
     if front := _FRONT.fullmatch(text):
         unit = _CURRENCY[front["unit"]]
-        body, again = split_unit(front["body"])
+        body, again = _split_behind(front["body"])
         return f"{front['sign']}{body}", unit if again in ("", unit) else f"{unit} {again}"
-    behind = _BEHIND.fullmatch(text)
-    if behind is None:
-        return text, ""
-    written = behind["unit"]
-    is_marked = "\\" in written
-    if not is_marked and _LETTERS.search(behind["body"]):
-        return text, ""
-    is_glued = not is_marked and written[0] != " " and text[behind.start("unit") - 1] != " "
-    unit = _spell(written, is_glued)
-    return (behind["body"].strip(), unit) if unit else (text, "")
+    return _split_behind(text)
 
 
 def in_radians(text: str) -> str:
@@ -84,41 +79,58 @@ def in_radians(text: str) -> str:
     return _DEGREES.sub(r"\\frac{\1 \\cdot \\pi}{180}", text)
 
 
-def _spell(written: str, is_glued: bool) -> str:
+def _split_behind(text: str) -> tuple[str, str]:
+    behind = _BEHIND.fullmatch(text)
+    if behind is None:
+        return text, ""
+    body, written = behind["body"].strip(), behind["unit"]
+    is_marked = "\\" in written
+    if not is_marked and _LETTERS.search(body):
+        return text, ""
+    is_glued = not is_marked and written[0] != " " and text[behind.start("unit") - 1] != " "
+    unit = _spell(written, is_marked, is_glued, is_one=body == "1")
+    return (body, unit) if unit else (text, "")
+
+
+def _spell(written: str, is_marked: bool, is_glued: bool, is_one: bool) -> str:
     """One spelling of a unit, or nothing when the words are no unit."""
-    plain = re.sub(r"\\frac ?\{(.*?\}) ?\} ?\{ ?(\\text.*)\}", r"\1/\2", written)
-    plain = re.sub(r"\\text ?|[{}~]|\\cdot", " ", plain).replace("^\\circ", "°").strip(" .")
+    plain = _FRACTION_OF_UNITS.sub(r"\1/\2", written)
+    plain = re.sub(r"\\text ?|[{}]", " ", plain).replace("\\cdot", "").replace("·", " ").replace("^\\circ", "°").strip()
     if plain.startswith("°"):
         return plain.replace(" ", "").lower() if plain != "°" else "degree"
-    words = re.sub(r"([/^]) ?| ?(/)", r" \1\2 ", plain).split()
+    pieces = _PIECE.findall(plain)
+    words = [piece.strip(".") for piece in pieces if piece[0] not in "/^"]
     if not words or (is_glued and words[0] not in _ONE_SPELLING):
         return ""
-    if "\\" not in written and not all(_may_stand_bare(word) for word in words):
+    if not is_marked and not all(len(word) > 1 or word in _BARE_LETTERS for word in words):
         return ""
-    if any(word.lower().strip(".") in _NO_NOUN for word in words if word != "a"):
+    if any(_changes_the_number(word) for word in words) or not (is_one or _is_counted(words)):
         return ""
-    unit = _join([_one(word) for word in words])
-    return "" if unit.startswith("^") else unit
+    return _join([piece if piece[0] in "/^" else _one(piece.strip(".")) for piece in pieces])
 
 
-def _may_stand_bare(word: str) -> bool:
-    """Whether a word outside ``\\text{}`` may be a unit: not the letters that are variables."""
-    if len(word) == 1:
-        return word in _BARE_LETTERS or not word.isalpha()
-    return len(word) > 2 or word.lower() in _ONE_SPELLING or not word.isalpha()
+def _changes_the_number(word: str) -> bool:
+    lower = word.lower()
+    return "'" in word or lower in _NO_NOUN or lower.removesuffix("s") in _NO_NOUN
+
+
+def _is_counted(words: list[str]) -> bool:
+    """Whether the words name what is counted: units that are known, or words of which the last is a plural."""
+    *_, last = words
+    if _is_known(last) or last in _SQUARED:
+        return len(words) > 1 or last not in _SQUARED
+    return last.islower() and last.endswith("s") and not last.endswith("ss") and len(last) > 3
+
+
+def _is_known(word: str) -> bool:
+    return any(form in _ONE_SPELLING for form in (word, word.lower(), word.lower().removesuffix("s")))
 
 
 def _one(word: str) -> str:
     """A word in the singular, by its short name where it has one."""
-    word = word.strip(".,")
-    for known in (word, word.lower()):
-        if known in _ONE_SPELLING:
-            return _ONE_SPELLING[known]
-    singular = word.lower()
-    singular = (
-        singular[:-1] if singular.endswith("s") and len(singular) > 3 and not singular.endswith("ss") else singular
-    )
-    return _ONE_SPELLING.get(singular, singular)
+    lower = word.lower()
+    singular = lower.removesuffix("s") if len(lower) > 3 and not lower.endswith("ss") else lower
+    return next((_ONE_SPELLING[form] for form in (word, lower, singular) if form in _ONE_SPELLING), singular)
 
 
 def _join(words: list[str]) -> str:
@@ -126,11 +138,11 @@ def _join(words: list[str]) -> str:
     joined: list[str] = []
     power = ""
     for word in words:
-        if word in ("square", "sq", "cubic", "cu"):
-            power = "^2" if word.startswith("sq") else "^3"
-        elif word in ("squared", "cubed"):
-            joined.append("^2" if word == "squared" else "^3")
-        else:
-            joined += ["/" if word == "per" else word, power]
+        if word in _SQUARE:
+            power = _SQUARE[word]
+            continue
+        joined.append("/" if word == "per" else _SQUARED.get(word, word))
+        if power and word != "/":
+            joined.append(power)
             power = ""
     return "".join(joined)

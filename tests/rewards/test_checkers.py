@@ -238,3 +238,14 @@ def test_a_reference_that_is_met_comes_before_one_that_cannot_be_computed():
 def test_words_that_change_a_number_are_no_unit(words):
     assert judge("math", "7", f"7 {words}").outcome is WRONG
     assert judge("math", "7", f"7\\text{{ {words}}}").outcome is WRONG
+
+
+@pytest.mark.parametrize(
+    "text", ["\\$" * 999 + "5", "a" * 1999 + "!", "\\sqrt" * 300, "(x)" * 600, "1 " * 900, "a b " * 450]
+)
+def test_long_texts_come_back_at_once(text):
+    """As gold and as answer: nothing in front of the parser may take more than linear time, or recurse."""
+    start = time.perf_counter()
+    judge("math", "5", text)
+    judge("math", text, "5")
+    assert time.perf_counter() - start < 5

@@ -1,4 +1,4 @@
-"""Labelled answers: two sets of our own, and the labelled and hostile ones that may lie beside the checkout."""
+"""Labelled answers: three sets of our own, and the labelled and hostile ones that may lie beside the checkout."""
 
 import json
 import time
@@ -16,6 +16,7 @@ FLOOR = 0.99
 STRICTER_THAN_THE_LABEL = {
     "own_pairs.jsonl": {"o0113"},  # y = 4 as y - 4 = 0: an equation still to be solved is not taken for its solution
     "real_golds.jsonl": set(),
+    "attacks_and_spellings.jsonl": set(),
     "math_pairs.jsonl": set(),
 }
 
@@ -35,6 +36,7 @@ def text_of(row, field):
     [
         OWN / "own_pairs.jsonl",
         OWN / "real_golds.jsonl",
+        OWN / "attacks_and_spellings.jsonl",
         pytest.param(SHARED / "math_pairs.jsonl", marks=needs_shared),
     ],
     ids=lambda file: file.name,

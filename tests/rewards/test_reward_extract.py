@@ -78,3 +78,26 @@ def test_hostile_texts_take_linear_time(piece, style):
 )
 def test_the_reason_says_which(text, style, reason):
     assert reason in extract(text, False, style).reason
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("-\\boxed{x-5}", "-(x-5)"),
+        ("x=-\\boxed{2}, \\boxed{3}", "x = -2, 3"),
+        ("$-\\boxed{2}$ or $-\\boxed{3}$", "-2, -3"),
+        ("y=\\boxed{2}, x=\\boxed{3}", "y = 2, x = 3"),
+        ("\u2212\\boxed{5}", "-5"),
+        ("the value is -\\boxed{5}", "-5"),
+        ("-\\left(\\boxed{5}\\right)", "-5"),
+        ("\\pm\\boxed{5}", "\\pm 5"),
+        ("so:\n- \\boxed{5}", "5"),
+        ("- \\boxed{5}", "5"),
+        ("5 - \\boxed{3}", "3"),
+        ("\\boxed{4}.\n\\boxed{5}", "5"),
+        ("x = \\boxed{2}\\text{ and }\\boxed{5}", "x = 2, 5"),
+    ],
+)
+def test_what_stands_in_front_of_a_box(text, answer):
+    """Signs and names belong to the answer, bullets and the terms of a sum do not."""
+    assert extract(text, False, "boxed").answer == answer
