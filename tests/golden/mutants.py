@@ -20,6 +20,10 @@ def _mutant(name: str, file: str, old: str, new: str, killer: str) -> Mutant:
     return Mutant(name, f"grpo/{file}.py", old, new, f"tests/golden/test_{killer}.py")
 
 
+def _reward_mutant(name: str, file: str, old: str, new: str, killer: str) -> Mutant:
+    return Mutant(name, f"rewards/{file}.py", old, new, f"tests/rewards/test_{killer}.py")
+
+
 MUTANTS = (
     _mutant("no clip", "losses", "-torch.minimum(free, bounded)", "-free", "losses"),
     _mutant("the larger of the two", "losses", "-torch.minimum(free", "-torch.maximum(free", "losses"),
@@ -167,4 +171,52 @@ MUTANTS = (
         "gap of the other direction", "tally", "(torch.exp(gap) - gap - 1)", "(torch.exp(-gap) + gap - 1)", "metrics"
     ),
     _mutant("ties go to the right answer", "statistics", "/ len(leaders)", "/ 1", "statistics"),
+    _reward_mutant("short wrong answers are paid", "length", "else min(0.0, value)", "else value", "reward_length"),
+    _reward_mutant(
+        "cosine not clamped",
+        "length",
+        "min(1.0, one.num_tokens / options.max_tokens)",
+        "one.num_tokens / options.max_tokens",
+        "reward_length",
+    ),
+    _reward_mutant("no floor for overlong", "length", "-min(1.0, max(0.0, ramp))", "-max(0.0, ramp)", "reward_length"),
+    _reward_mutant(
+        "only too long is off target", "l1", "abs(target - one.num_tokens)", "(target - one.num_tokens)", "reward_l1"
+    ),
+    _reward_mutant("no clip of the budget", "l1", "min(1.0, max(0.0, budget))", "min(1.0, budget)", "reward_l1"),
+    _reward_mutant(
+        "repetition praised",
+        "repetition",
+        "return (1 - unique / total)",
+        "return (unique / total)",
+        "reward_repetition",
+    ),
+    _reward_mutant(
+        "a number may be used again",
+        "checkers/countdown",
+        "tuple(sorted(parser.used))",
+        "tuple(sorted({*parser.used}))",
+        "checkers",
+    ),
+    _reward_mutant(
+        "any decimal will do",
+        "checkers/numbers",
+        "self.num_digits >= min_digits",
+        "self.num_digits > 0",
+        "answer_policy",
+    ),
+    _reward_mutant(
+        "order of lists the wrong way round",
+        "checkers/compare",
+        'list_order == "same" and not num_sets',
+        'list_order == "any" and not num_sets',
+        "answer_policy",
+    ),
+    _reward_mutant(
+        "a dropped unit is wrong",
+        "checkers/scalars",
+        "if is_needed or (unit and other):",
+        "if is_needed or unit or other:",
+        "answer_policy",
+    ),
 )

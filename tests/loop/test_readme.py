@@ -6,6 +6,9 @@ import re
 from pathlib import Path
 
 from grpo.metrics import DEFINITIONS
+from rewards.checkers import CHECKERS
+from rewards.options import OPTIONS_OF_REWARD
+from rewards.policy import AnswerPolicy
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -33,3 +36,28 @@ def test_its_pictures_are_there() -> None:
     pictures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", README)
     assert pictures
     assert all((ROOT / picture).is_file() for picture in pictures)
+
+
+def first_cells(section: str, header: str) -> set[str]:
+    """The names in code of the first column of the table with that header."""
+    table = README.split(f"## {section}\n")[1].split(header)[1].split("\n\n")[0]
+    cells = [row.split("|")[1] for row in table.splitlines() if row.startswith("|")]
+    return {name for cell in cells for name in re.findall(r"`(\w+)`", cell)}
+
+
+def test_the_reward_table_is_the_codes() -> None:
+    assert first_cells("Rewards", "| reward | what it pays |") == set(OPTIONS_OF_REWARD)
+
+
+def test_the_checker_table_is_the_codes() -> None:
+    assert first_cells("The verifier", "| checker | gold |") == set(CHECKERS)
+
+
+def test_the_policy_table_is_the_codes() -> None:
+    """Every option, and the default as the first choice of its row."""
+    table = README.split("## The verifier\n")[1].split("| option | choices |")[1].split("\n\n")[0]
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.+) \|$", table, re.MULTILINE))
+    assert rows.keys() == AnswerPolicy.model_fields.keys()
+    for name, field in AnswerPolicy.model_fields.items():
+        default = f"{field.default:g}" if isinstance(field.default, float) else str(field.default).lower()
+        assert rows[name].replace("`", "").startswith(default), name
