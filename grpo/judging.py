@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from data.templates import Template
 from grpo.config import ScoringSection
 from grpo.errors import UserError
 from grpo.meter import Meter
-from grpo.metrics import failed_frac
+from grpo.metrics import has_failed
 from grpo.types import Group, ScoredGroup
 from rewards.scorer import Fault, Scorer
 from rewards.spec import RewardSpec
-from rewards.types import Response, ScoreRequest
+from rewards.types import Response, Score, ScoreRequest
 
 _LOG = logging.getLogger(__name__)
 _FAULTS_NAMED = 5
@@ -55,9 +54,9 @@ class Judge:
             self._scorer.submit(self._request(group, step))
             submitted.append(group)
         with self._meter.phase("score"):
-            scores = self._scorer.collect()
-        scored = [ScoredGroup(group, row) for group, row in zip(submitted, scores, strict=True)]
-        self._check_failures(scored, step)
+            judged = [self._scorer.collect_first() for _ in submitted]
+        self._check_failures(judged, step)
+        scored = [ScoredGroup(group, scores) for group, (scores, _) in zip(submitted, judged, strict=True)]
         return sorted(scored, key=lambda one: one.group.position)
 
     def check_golds(self, pairs: Sequence[tuple[str, str]]) -> list[str | None]:
@@ -67,14 +66,10 @@ class Judge:
     def close(self) -> None:
         self._scorer.close()
 
-    def _check_failures(self, scored: Sequence[ScoredGroup], step: int) -> None:
+    def _check_failures(self, judged: Sequence[tuple[Sequence[Score], Sequence[Fault]]], step: int) -> None:
         """Note the share of completions on which a verdict or a reward failed; too large a one is not passed over."""
-        faults = self._scorer.take_faults()
-        num_completions = max(1, sum(len(group.scores) for group in scored))
-        lost: Counter[str] = Counter()
-        for fault in faults:
-            lost[fault.reward] += fault.num_completions
-        failed = max([failed_frac(scored), *(count / num_completions for count in lost.values())])
+        num_completions = sum(len(scores) for scores, _ in judged)
+        failed = sum(_num_failed(scores, faults) for scores, faults in judged) / max(1, num_completions)
         self._meter.note("score/failed_frac", failed)
         if failed > self._scoring.max_failed_frac:
             limit = (
@@ -83,7 +78,7 @@ class Judge:
                 "or mend the reward"
             )
             if self._scoring.when_failing == "stop":
-                raise UserError("\n".join([limit, *_named(faults)]))
+                raise UserError("\n".join([limit, *_named([fault for _, faults in judged for fault in faults])]))
             _LOG.warning("%s", limit)
 
     def _request(self, group: Group, step: int) -> ScoreRequest:
@@ -101,6 +96,11 @@ class Judge:
             columns=problem.columns,
             step=step,
         )
+
+
+def _num_failed(scores: Sequence[Score], faults: Sequence[Fault]) -> int:
+    """Completions of a group on which something failed: a reward is called once for all of them."""
+    return len(scores) if faults else sum(map(has_failed, scores))
 
 
 def _named(faults: Sequence[Fault]) -> list[str]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from grpo.advantages import pull_shares
 from grpo.statistics import majority_correct, mean_accuracy, pass_at_k
 from grpo.types import Lesson, ScoredGroup
-from rewards.types import Outcome
+from rewards.types import Outcome, Score
 
 DEFINITIONS = {
     "reward/mean": "mean reward of all completions of the step",
@@ -123,8 +123,12 @@ def eval_metrics(source: str, scored: Sequence[ScoredGroup]) -> dict[str, float]
 
 def failed_frac(scored: Sequence[ScoredGroup]) -> float:
     """Share of verdicts that never came: timed out or crashed."""
-    failed = (Outcome.TIMED_OUT, Outcome.CRASHED)
-    return _share([score.outcome in failed for group in scored for score in group.scores])
+    return _share([has_failed(score) for group in scored for score in group.scores])
+
+
+def has_failed(score: Score) -> bool:
+    """Whether the verdict never came."""
+    return score.outcome in (Outcome.TIMED_OUT, Outcome.CRASHED)
 
 
 def _share(flags: Sequence[bool]) -> float:

@@ -1,10 +1,13 @@
 """Worker processes that are killed when a call takes too long, and the thread that drives them.
 
 Time limits hold because the parent has a SIGKILL sent: no signal handler, alarm or thread time-out is involved.
-A job is a sequence of calls. It goes to one worker, which sends back each result as it is worked out, so that
-when a call has to be killed, the ones before it keep their results and the ones behind it go on in a fresh
-worker. Workers are forked from a zygote, which takes milliseconds; when that dies, all workers do, and the calls
-that they were at are begun again.
+A job is a sequence of calls. It goes to one worker, which says that it has it and sends back each result as it is
+worked out, so that when a call has to be killed, the ones before it keep their results and the ones behind it go on
+in a fresh worker. Workers are forked from a zygote, which takes milliseconds; when that dies, all workers do.
+
+Who is to blame for a worker's end? The call that it was at. But not when the zygote went first, nor when the worker
+had not taken the job in: then the call is handed out again, alone if it was not, and has crashed only when this comes
+to nothing several times. So a call too large for any worker ends as well, and costs no other call its result.
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ from rewards.worker import Call, SetUp
 from rewards.worker_zygote import Zygote
 
 _START_UP_S = 120.0
+"""For what is ours: a worker's start, and taking a job in."""
 _MAX_MESSAGE_BYTES = 1 << 20
 _MAX_FAILED_STARTS = 3
 _MAX_INTERRUPTIONS = 3
@@ -40,7 +44,7 @@ class CallResult:
     value: Any = None
     detail: str = ""
     wall_s: float = 0.0
-    """From handing the call to a worker, or from its answer to the call before, to its end."""
+    """From when a worker had taken it in, or from the answer to the call before it, to its end."""
 
 
 @dataclass
@@ -49,20 +53,31 @@ class _Job:
     results: list[CallResult] = field(default_factory=list)
     future: Future[list[CallResult]] = field(default_factory=Future)
     num_interruptions: int = 0
-    """How often the zygote has died while the call that is next was being worked on."""
+    """How often the call that is next has met with an end that was not its own doing."""
+    goes_one_by_one: bool = False
+    """Its calls are handed out singly, since a worker could not take in all of them together."""
 
     @property
     def is_done(self) -> bool:
         return len(self.results) == len(self.payloads)
 
+    def next_calls(self) -> list[bytes]:
+        first = len(self.results)
+        return self.payloads[first : first + 1 if self.goes_one_by_one else None]
+
 
 class _Worker:
-    """The pipe to a worker, what it works on, and by when it must answer (None while it has nothing to do)."""
+    """The pipe to a worker, what it works on, and by when it must answer (None while it has nothing to do).
+
+    It has the calls of its job up to `end`, once it has said so (`has_taken`).
+    """
 
     def __init__(self, zygote: Zygote, set_up: SetUp, deadline_s: float) -> None:
         self.number, self.connection = zygote.fork()
         self.job: _Job | None = None
+        self.end = 0
         self.is_ready = False
+        self.has_taken = False
         self.num_calls = 0
         self.deadline: float | None = time.monotonic() + _START_UP_S
         self.call_began = 0.0
@@ -144,8 +159,8 @@ class WorkerPool:
         error: BaseException = PoolError("the pool was closed")
         try:
             while not self._closing:
-                self._start_workers()
                 self._hand_out()
+                self._start_workers()
                 self._listen()
                 self._enforce_deadlines()
         except BaseException as failure:
@@ -166,6 +181,7 @@ class WorkerPool:
             job.future.set_exception(error)
 
     def _start_workers(self) -> None:
+        """As many as there is work for. Always the last thing before listening: handing out may cost workers."""
         num_busy = sum(worker.job is not None for worker in self._workers)
         needed = min(self._num_workers, num_busy + len(self._queue))
         self._num_wanted = max(self._num_wanted, needed)
@@ -176,6 +192,8 @@ class WorkerPool:
 
     def _hand_out(self) -> None:
         for worker in [worker for worker in self._workers if worker.is_idle]:
+            if worker not in self._workers:
+                return  # the zygote was found dead, and all of them are gone
             with self._lock:
                 if not self._queue:
                     return
@@ -186,16 +204,16 @@ class WorkerPool:
                 self._hand_over(worker, job)
 
     def _hand_over(self, worker: _Worker, job: _Job) -> None:
-        """Send the calls that are still open. A worker that was dead before is not their fault."""
-        first = len(job.results)
+        """Send the calls that are still open."""
+        first, calls = len(job.results), job.next_calls()
         try:
-            worker.connection.send((first, job.payloads[first:]))
+            worker.connection.send((first, calls))
         except OSError:
-            self._put_back(job)
+            self._refuse(worker, job)
             self._bury(worker)
         else:
-            worker.job = job
-            self._begin_call(worker)
+            worker.job, worker.end, worker.has_taken = job, first + len(calls), False
+            worker.deadline = time.monotonic() + _START_UP_S
 
     def _begin_call(self, worker: _Worker) -> None:
         worker.call_began = time.monotonic()
@@ -225,7 +243,7 @@ class WorkerPool:
             while worker in self._workers and worker.connection.poll():
                 message = json.loads(worker.connection.recv_bytes(_MAX_MESSAGE_BYTES))
                 self._take_in(worker, message)
-        except (EOFError, OSError, ValueError, KeyError, TypeError) as error:
+        except (EOFError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             self._lose(worker, "crashed", f"the worker died ({type(error).__name__})")
 
     def _take_in(self, worker: _Worker, message: dict[str, Any]) -> None:
@@ -236,19 +254,23 @@ class WorkerPool:
             self._num_failed_starts = 0
             return
         job = worker.job
-        if job is None or message["call"] != len(job.results):
+        if job is None or message["call" if worker.has_taken else "taken"] != len(job.results):
             raise ValueError("an answer that nobody asked for")
+        if not worker.has_taken:
+            worker.has_taken = True
+            self._begin_call(worker)
+            return
         detail = message.get("error", "")
         wall_s = time.monotonic() - worker.call_began
         self._note(job, CallResult("crashed" if detail else "done", message.get("value"), detail, wall_s))
         worker.num_calls += 1
         self._begin_call(worker)
-        if job.is_done:
+        if len(job.results) == worker.end:
             self._finish(worker, job)
 
     def _finish(self, worker: _Worker, job: _Job) -> None:
         worker.job, worker.deadline = None, None
-        job.future.set_result(job.results)
+        self._settle(job)
         if worker.num_calls >= self._recycle_after:
             self._bury(worker)
 
@@ -256,20 +278,24 @@ class WorkerPool:
         now = time.monotonic()
         for worker in list(self._workers):
             if worker in self._workers and worker.deadline is not None and now >= worker.deadline:
-                limit_s = self._deadline_s if worker.is_ready else _START_UP_S
+                limit_s = self._deadline_s if worker.has_taken else _START_UP_S
                 self._lose(worker, "timed_out", f"no answer within {limit_s:g} s")
 
     def _lose(self, worker: _Worker, status: Literal["timed_out", "crashed"], detail: str) -> None:
         """Kill a worker; the call that it was at gets `status`, the rest of its job goes first in line.
 
-        Unless it may have been the zygote's end that was the worker's.
+        Unless it may have been the zygote's end that was the worker's, or it had not taken the job in.
         """
         if not self._bury(worker):
             return
         if not worker.is_ready:
             self._count_failed_start(detail)
-        if worker.job is not None:
+        if worker.job is None:
+            return
+        if worker.has_taken:
             self._fail_call(worker, worker.job, status, detail)
+        else:
+            self._refuse(worker, worker.job)
 
     def _lose_zygote(self) -> None:
         """All workers go with it. The calls that they were at are not to blame, unless it happens to them again."""
@@ -280,13 +306,8 @@ class WorkerPool:
         workers, self._workers = self._workers, []
         for worker in workers:
             worker.connection.close()
-            if (job := worker.job) is None:
-                continue
-            job.num_interruptions += 1
-            if job.num_interruptions < _MAX_INTERRUPTIONS:
-                self._put_back(job)
-            else:
-                self._fail_call(worker, job, "crashed", f"the zygote died {_MAX_INTERRUPTIONS} times during this call")
+            if worker.job is not None:
+                self._interrupt(worker, worker.job, "the zygote died {} times during this call")
         self._count_failed_start("their zygote died")
 
     def _count_failed_start(self, detail: str) -> None:
@@ -295,18 +316,33 @@ class WorkerPool:
         if self._num_failed_starts >= _MAX_FAILED_STARTS:
             raise PoolError(f"reward workers do not start: {detail}, {_MAX_FAILED_STARTS} times in a row")
 
-    def _fail_call(self, worker: _Worker, job: _Job, status: Literal["timed_out", "crashed"], detail: str) -> None:
-        self._note(job, CallResult(status, detail=detail, wall_s=time.monotonic() - worker.call_began))
-        if job.is_done:
-            job.future.set_result(job.results)
+    def _refuse(self, worker: _Worker, job: _Job) -> None:
+        """A worker has ended without taking a job in: it was dead before, or the job is too large for it."""
+        job.goes_one_by_one = True
+        self._interrupt(worker, job, "too large for a worker's memory? {} workers died before they had taken it in")
+
+    def _interrupt(self, worker: _Worker, job: _Job, detail: str) -> None:
+        """The next call of the job is not to blame, unless this happens to it again and again."""
+        job.num_interruptions += 1
+        if job.num_interruptions < _MAX_INTERRUPTIONS:
+            self._settle(job)
         else:
-            self._put_back(job)
+            self._fail_call(worker, job, "crashed", detail.format(_MAX_INTERRUPTIONS))
+
+    def _fail_call(self, worker: _Worker, job: _Job, status: Literal["timed_out", "crashed"], detail: str) -> None:
+        wall_s = time.monotonic() - worker.call_began if worker.has_taken else 0.0
+        self._note(job, CallResult(status, detail=detail, wall_s=wall_s))
+        self._settle(job)
 
     def _note(self, job: _Job, result: CallResult) -> None:
         job.results.append(result)
         job.num_interruptions = 0
 
-    def _put_back(self, job: _Job) -> None:
+    def _settle(self, job: _Job) -> None:
+        """Give out the results, or put the job first in line for the rest of them."""
+        if job.is_done:
+            job.future.set_result(job.results)
+            return
         with self._lock:
             self._queue.appendleft(job)
 

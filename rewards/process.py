@@ -36,7 +36,10 @@ class ChildTimeoutError(TimeoutError):
 
 
 class Child:
-    """Runs ``python -m module`` and exchanges picklable messages with it.
+    """Runs ``python -P -m module`` and exchanges picklable messages with it.
+
+    It imports from where its parent does, and from the current folder only what is nowhere else: a file there that
+    is called random.py is not the standard library's.
 
     `log` receives the child's stdout and stderr; without it they are discarded. `env` is added to the parent's
     environment; a value of None takes a variable out of it.
@@ -48,11 +51,11 @@ class Child:
         ours, theirs = socketpair()
         life_line, held = os.pipe()
         variables = {_PIPE_VARIABLE: str(theirs.fileno()), _LIFE_LINE_VARIABLE: str(life_line)}
-        environment: dict[str, str | None] = {**os.environ, **(env or {}), **variables}
+        environment: dict[str, str | None] = {**os.environ, "PYTHONPATH": _path(), **(env or {}), **variables}
         with contextlib.ExitStack() as stack:
             sink = stack.enter_context(log.open("ab")) if log else subprocess.DEVNULL
             self._process = subprocess.Popen(
-                [sys.executable, "-m", module],
+                [sys.executable, "-P", "-m", module],
                 stdin=subprocess.DEVNULL,
                 stdout=sink,
                 stderr=subprocess.STDOUT if log else sink,
@@ -108,6 +111,11 @@ class Child:
         if self.log is None or not self.log.exists():
             return ""
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-num_lines:])
+
+
+def _path() -> str:
+    """Where this process imports from, as the child's PYTHONPATH, with the current folder behind all else."""
+    return os.pathsep.join([*filter(None, sys.path), os.curdir])
 
 
 def connect_to_parent() -> Connection:

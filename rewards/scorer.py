@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from functools import partial
 from typing import Self
 
 from rewards.builtin import Parts, imports_more, other_parts, reads_text
 from rewards.checkers import find_checker
-from rewards.checkers.quick import quick_verdict
 from rewards.errors import PoolError
 from rewards.extract import Extracted, extract
+from rewards.inquiry import OUTCOME_OF_FAILURE, Asked, Inquiry, results_of, submit_in_jobs
 from rewards.judged import Judged, behind_gate
 from rewards.policy import DEFAULT_POLICY, AnswerPolicy
 from rewards.pool import CallResult, WorkerPool
@@ -21,7 +20,6 @@ from rewards.types import Outcome, Score, ScoreRequest, Verdict
 from rewards.worker import Call, SetUp
 
 _GOLDS_PER_JOB = 32
-_OUTCOME_OF_FAILURE = {"timed_out": Outcome.TIMED_OUT, "crashed": Outcome.CRASHED}
 
 
 @dataclass(frozen=True)
@@ -36,15 +34,15 @@ class Fault:
 
 @dataclass(frozen=True)
 class _Submitted:
-    """A request under way. The job's calls are one verdict for each of `asked`, then the text rewards.
+    """A request under way. The job's calls are the open ones of the inquiry, then the text rewards.
 
-    `verdicts` has the distinct answers that could be judged here and now; `asked` are the others.
+    `asked` has, for each completion, what the inquiry knows its answer by, or None where there is no answer.
     """
 
     request: ScoreRequest
     extracted: tuple[Extracted, ...]
-    verdicts: dict[str, Verdict]
-    asked: tuple[str, ...]
+    inquiry: Inquiry
+    asked: tuple[Asked | None, ...]
     job: Future[list[CallResult]] | None
 
 
@@ -97,19 +95,24 @@ class Scorer:
         find_checker(request.checker)
         form = request.opens_think, request.answer_style, self._policy.several_boxes
         extracted = tuple(extract(response.text, *form) for response in request.responses)
-        answers = dict.fromkeys(one.answer for one in extracted if one.answer is not None)
-        ask_here = partial(quick_verdict, request.checker, request.gold, policy=self._policy)
-        verdicts = {answer: verdict for answer in answers if (verdict := ask_here(answer))}
-        asked = tuple(answer for answer in answers if answer not in verdicts)
-        calls = [Call("judge", (request.checker, request.gold, answer)) for answer in asked]
+        inquiry = Inquiry(self._policy)
+        about = request.checker, request.gold
+        asked = tuple(None if one.answer is None else inquiry.ask(*about, one.answer) for one in extracted)
+        calls = [*inquiry.open_calls]
         calls += [Call("text_reward", (position, request)) for position in range(len(self._text_rewards))]
         job = self._pool.submit(calls) if calls else None
-        self._submitted.append(_Submitted(request, extracted, verdicts, asked, job))
+        self._submitted.append(_Submitted(request, extracted, inquiry, asked, job))
 
     def collect(self) -> list[tuple[Score, ...]]:
         """Wait for everything submitted since the last `collect`: its scores, in the order of submission."""
         submitted, self._submitted = self._submitted, []
         return [self._scores(item, item.job.result() if item.job else []) for item in submitted]
+
+    def collect_first(self) -> tuple[tuple[Score, ...], list[Fault]]:
+        """Wait for the group submitted first, whatever follows it: its scores, and the rewards that failed on it."""
+        item = self._submitted.pop(0)
+        scores = self._scores(item, item.job.result() if item.job else [])
+        return scores, self.take_faults()
 
     def take_faults(self) -> list[Fault]:
         """The rewards that failed on a group since the last call."""
@@ -121,9 +124,7 @@ class Scorer:
         for checker, _ in pairs:
             find_checker(checker)
         calls = [Call("check_gold", pair) for pair in pairs]
-        starts = range(0, len(calls), _GOLDS_PER_JOB)
-        jobs = [self._pool.submit(calls[start : start + _GOLDS_PER_JOB]) for start in starts]
-        return [_gold_fault(result) for job in jobs for result in job.result()]
+        return [_gold_fault(result) for result in results_of(submit_in_jobs(self._pool, calls, _GOLDS_PER_JOB))]
 
     def close(self) -> None:
         """Kill the workers. Safe to call twice."""
@@ -138,14 +139,15 @@ class Scorer:
             raise ValueError(str(error)) from error
 
     def _scores(self, item: _Submitted, results: Sequence[CallResult]) -> tuple[Score, ...]:
-        item.verdicts.update(zip(item.asked, map(as_verdict, results), strict=False))
+        num_verdicts = len(item.inquiry.open_calls)
+        item.inquiry.answer(results[:num_verdicts])
         found = [
-            Verdict(one.outcome, one.reason) if one.outcome else item.verdicts[one.answer or ""]
-            for one in item.extracted
+            Verdict(one.outcome or Outcome.NO_ANSWER, one.reason) if asked is None else item.inquiry.verdict(asked)
+            for one, asked in zip(item.extracted, item.asked, strict=True)
         ]
         responses = zip(item.request.responses, found, item.extracted, strict=True)
         judged = [Judged(response, verdict.outcome, one.answer) for response, verdict, one in responses]
-        texts = {spec.name: result for spec, result in zip(self._text_rewards, results[len(item.asked) :], strict=True)}
+        texts = {spec.name: result for spec, result in zip(self._text_rewards, results[num_verdicts:], strict=True)}
         seen = behind_gate(item.request, judged) if self._format_gates else judged
         columns = [self._parts(spec, item.request, seen, texts.get(spec.name)) for spec in self._specs]
         rows = zip(*columns, strict=True) if columns else [()] * len(found)
@@ -162,7 +164,7 @@ class Scorer:
             parts: Parts = result.value
             return parts
         if result is not None:
-            return self._failed(spec, _OUTCOME_OF_FAILURE[result.status], len(judged), result.detail)
+            return self._failed(spec, OUTCOME_OF_FAILURE[result.status], len(judged), result.detail)
         try:
             return other_parts(spec, request, judged)
         except ValueError as error:
@@ -184,16 +186,8 @@ def _refuse_duplicates(names: Sequence[str]) -> None:
             raise ValueError(f"rewards.name={name!r}: named {names.count(name)} times; name each reward once")
 
 
-def as_verdict(result: CallResult) -> Verdict:
-    """The verdict that a call of `judge` brought; a call that was killed has one as well."""
-    if result.status != "done":
-        return Verdict(_OUTCOME_OF_FAILURE[result.status], result.detail, result.wall_s)
-    outcome, reason, cpu_s = result.value
-    return Verdict(Outcome(outcome), reason, result.wall_s, cpu_s)
-
-
 def _gold_fault(result: CallResult) -> str | None:
     if result.status == "done":
         reason: str | None = result.value
         return reason
-    return f"{_OUTCOME_OF_FAILURE[result.status].value} when verified against itself: {result.detail}"
+    return f"{OUTCOME_OF_FAILURE[result.status].value} when verified against itself: {result.detail}"

@@ -21,12 +21,17 @@ from typing import Any
 
 from rewards.builtin import imports_more, open_text_reward
 from rewards.checkers import gold_fault, judge
-from rewards.limits import abort_on_memory_error, allow_cpu, is_memory_spent, limit_memory, num_cpus
+from rewards.limits import Budget, abort_on_memory_error, allow_cpu, is_memory_spent, limit_memory, num_cpus
 from rewards.policy import DEFAULT_POLICY, AnswerPolicy
 from rewards.spec import RewardSpec
 
 _LOOK_AT_MEMORY_AFTER_S = 0.005
 """In less time a call fills some 20 MiB, piece by piece; looking takes 30 µs, as long as a quick verdict."""
+
+
+_VERDICT_S, _VERDICT_FRAC = 0.5, 0.75
+"""Ending the processes that a checker has started, and saying so, takes part of a call's time: half a second, or a
+quarter where deadlines are short."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,10 @@ class SetUp:
         may_run_threads = call.task == "text_reward" and imports_more(self.text_rewards[call.arguments[0]])
         return deadline_s * num_cpus() if may_run_threads else deadline_s
 
+    def budget(self, deadline_s: float) -> Budget:
+        """What a checker may give to the processes that it starts, so that its verdict is there by the deadline."""
+        return Budget(max(deadline_s - _VERDICT_S, _VERDICT_FRAC * deadline_s), self.memory_bytes)
+
 
 @dataclass(frozen=True)
 class Call:
@@ -56,10 +65,13 @@ Tasks = dict[str, Callable[..., Any]]
 
 
 def work(connection: Connection) -> None:
-    """Take a `SetUp` and the calls' deadline in seconds, then answer calls until the pipe ends."""
+    """Take a `SetUp` and the calls' deadline in seconds, then jobs until the pipe ends.
+
+    That a job is here is said first, then comes the answer to each of its calls.
+    """
     try:
         set_up, deadline_s = connection.recv()
-        tasks = _prepare(set_up)
+        tasks = _prepare(set_up, deadline_s)
     except Exception as error:
         detail = str(error) if isinstance(error, ValueError) else traceback.format_exc(limit=-3)
         send(connection, {"failed": detail})
@@ -68,26 +80,28 @@ def work(connection: Connection) -> None:
     with contextlib.suppress(EOFError, OSError):
         while True:
             first, payloads = connection.recv()
+            send(connection, {"taken": first})
             for index, payload in enumerate(payloads, start=first):
                 send(connection, {"call": index, **_answer(tasks, set_up, deadline_s, payload)})
 
 
-def _prepare(set_up: SetUp) -> Tasks:
+def _prepare(set_up: SetUp, deadline_s: float) -> Tasks:
     """Import users' functions, then set the limits on memory, so that the former do not count against a call."""
     rewards = [open_text_reward(spec) for spec in set_up.text_rewards]
     limit_memory(set_up.memory_bytes)
     abort_on_memory_error()
+    budget = set_up.budget(deadline_s)
     return {
-        "judge": partial(_judge, set_up.policy),
-        "check_gold": partial(gold_fault, policy=set_up.policy),
+        "judge": partial(_judge, set_up.policy, budget),
+        "check_gold": partial(gold_fault, policy=set_up.policy, budget=budget),
         "text_reward": lambda position, request: list(rewards[position](request)),
     }
 
 
-def _judge(policy: AnswerPolicy, checker: str, gold: str, answer: str) -> tuple[str, str, float]:
+def _judge(policy: AnswerPolicy, budget: Budget, checker: str, gold: str, answer: str) -> tuple[str, str, float]:
     """Outcome, reason and CPU seconds: a verdict as JSON can carry it."""
     before = _cpu_s()
-    verdict = judge(checker, gold, answer, policy)
+    verdict = judge(checker, gold, answer, policy, budget)
     return verdict.outcome.value, verdict.reason, _cpu_s() - before
 
 

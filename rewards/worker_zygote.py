@@ -1,6 +1,6 @@
 """The zygote: a process that has imported what all workers need, and forks one from itself in milliseconds.
 
-`Zygote` is the pool's end of it; ``python -m rewards.worker_zygote`` is the process. It is started as a fresh
+`Zygote` is the pool's end of it; ``python -P -m rewards.worker_zygote`` is the process. It is started as a fresh
 interpreter, stays single-threaded, which is what makes its forks safe, and never runs a call or imports a
 user's function itself. All that comes over its pipe are two kinds of request:
 
@@ -46,8 +46,7 @@ class Zygote:
     """The zygote as the pool sees it. Nothing here raises when it has died: `connection` then becomes readable."""
 
     def __init__(self) -> None:
-        path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
-        self._child = Child("rewards.worker_zygote", env={"PYTHONPATH": path})
+        self._child = Child("rewards.worker_zygote")
         self._numbers = count()
         never_block_for_long(self.connection)
         self._socket = _as_socket(self.connection)

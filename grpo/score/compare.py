@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from grpo.config import load_recipe
+from grpo.score.failed_rewards import leave_if_any
 from grpo.score.files import Summary
-from grpo.score.output import RowWriter, open_writer, progress, short
-from grpo.score.rows import InputRow, batches, count_lines, read_completions, require_file
-from grpo.score.verifier import open_verifier, recipe_of
+from grpo.score.output import open_writer, progress, short
+from grpo.score.row_judge import begun, open_judge, recipe_of, rewards_of
+from grpo.score.rows import batches, columns_needed, count_lines, read_completions, require_file
+from rewards.jsonl import Row, RowWriter
 from rewards.types import Outcome, Score
 
 _ROWS_SHOWN = 20
@@ -27,7 +29,7 @@ class Comparison:
         self._num_paid_differently = 0
         self._shown: list[str] = []
 
-    def see(self, row: InputRow, ours: Score | None, theirs: Score | None) -> dict[str, Any] | None:
+    def see(self, row: Row, ours: Score | None, theirs: Score | None) -> dict[str, Any] | None:
         """Take notice of one row; gives the row to write where the outcomes differ."""
         for summary, score in zip(self.summaries, (ours, theirs), strict=True):
             summary.see(row, score)
@@ -75,28 +77,28 @@ def compare_verifiers(
 ) -> None:
     """Judge a file's completions by a recipe (or without one) and by another, and print where they differ.
 
-    `out` gets the rows on which the outcomes differ, as JSON lines.
+    `out` gets the rows on which the outcomes differ, as JSON lines. Leaves with exit code 1, after all of it, when a
+    reward of either has failed on any row.
     """
     require_file(file)
     recipes = recipe_of(recipe_file, overrides), load_recipe(other)
     names = str(recipe_file or "the default rewards"), str(other)
+    needed = columns_needed([spec for recipe in recipes for spec in rewards_of(recipe)])
     with ExitStack() as stack:
-        verifiers = [stack.enter_context(open_verifier(recipe)) for recipe in recipes]
+        judges = [stack.enter_context(open_judge(recipe)) for recipe in recipes]
         writer = stack.enter_context(open_writer(out, file)) if out else None
         advance = stack.enter_context(progress(count_lines(file), rows_on_screen=False))
         comparison = Comparison()
-        for batch in batches(read_completions(file)):
-            for verifier in verifiers:
-                verifier.submit(batch)
+        for batch in begun(batches(read_completions(file, needed)), judges):
             rows = [row for group in batch for row in group]
-            scores = [verifier.collect(batch) for verifier in verifiers]
-            _see_batch(comparison, rows, scores, writer)
+            _see_batch(comparison, rows, [judge.collect(batch) for judge in judges], writer)
             advance(len(rows))
     print("\n".join(comparison.lines(names)))
+    leave_if_any({"A: ": judges[0].failed, "B: ": judges[1].failed})
 
 
 def _see_batch(
-    comparison: Comparison, rows: Sequence[InputRow], scores: Sequence[list[Score | None]], writer: RowWriter | None
+    comparison: Comparison, rows: Sequence[Row], scores: Sequence[list[Score | None]], writer: RowWriter | None
 ) -> None:
     for row, ours, theirs in zip(rows, *scores, strict=True):
         difference = comparison.see(row, ours, theirs)
@@ -106,7 +108,7 @@ def _see_batch(
         writer.flush()
 
 
-def _difference(row: InputRow, ours: Score, theirs: Score) -> dict[str, Any]:
+def _difference(row: Row, ours: Score, theirs: Score) -> dict[str, Any]:
     found: dict[str, Any] = {"row": row.number, "gold": row.fields["gold"]}
     for side, score in (("a", ours), ("b", theirs)):
         found |= {
@@ -118,7 +120,7 @@ def _difference(row: InputRow, ours: Score, theirs: Score) -> dict[str, Any]:
     return found
 
 
-def _shown(row: InputRow, ours: Score, theirs: Score) -> str:
+def _shown(row: Row, ours: Score, theirs: Score) -> str:
     sides = [
         f"  {name} {score.outcome.value:<13} {'no answer' if score.answer is None else short(score.answer)}"
         + (f"  ({short(score.reason)})" if score.reason else "")

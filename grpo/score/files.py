@@ -8,9 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from grpo.score.failed_rewards import leave_if_any
 from grpo.score.output import open_writer, progress
-from grpo.score.rows import InputRow, batches, count_lines, read_completions, require_file
-from grpo.score.verifier import open_verifier, recipe_of
+from grpo.score.row_judge import begun, open_judge, recipe_of, rewards_of
+from grpo.score.rows import batches, columns_needed, count_lines, read_completions, require_file
+from rewards.jsonl import Row
 from rewards.types import Score
 
 _FAULTS_NAMED = 20
@@ -25,7 +27,7 @@ class Summary:
         self._faults: list[str] = []
         self._num_faults = 0
 
-    def see(self, row: InputRow, score: Score | None) -> None:
+    def see(self, row: Row, score: Score | None) -> None:
         """Take notice of one row."""
         if score is not None:
             self.outcomes[score.outcome.value] += 1
@@ -57,29 +59,32 @@ class Summary:
 def score_file(file: Path, recipe_file: Path | None, overrides: Sequence[str], out: Path | None) -> None:
     """Score every row of a JSONL file; a bad row is named and passed over (see `read_completions` for columns).
 
-    Rows are written while others are still judged, so that a run that is interrupted keeps what is done. The summary
-    goes to stderr, where it does not mix with rows.
+    Some hundred rows are written when all of them are judged, while those behind them are already being judged; a run
+    that is interrupted keeps what is written. The summary goes to stderr, where it does not mix with rows.
+
+    Leaves with exit code 1, after all rows, when a reward has failed on any of them.
     """
     require_file(file)
     recipe = recipe_of(recipe_file, overrides)
+    needed = columns_needed(rewards_of(recipe))
     summary = Summary()
     with (
-        open_verifier(recipe) as verifier,
+        open_judge(recipe) as judge,
         open_writer(out, file) as writer,
         progress(count_lines(file), out is None) as advance,
     ):
-        for batch in batches(read_completions(file)):
-            verifier.submit(batch)
+        for batch in begun(batches(read_completions(file, needed)), [judge]):
             rows = [row for group in batch for row in group]
-            for row, score in zip(rows, verifier.collect(batch), strict=True):
+            for row, score in zip(rows, judge.collect(batch), strict=True):
                 writer.write(_result(row, score))
                 summary.see(row, score)
             writer.flush()
             advance(len(rows))
     print("\n".join(summary.lines()), file=sys.stderr)
+    leave_if_any({"": judge.failed})
 
 
-def _result(row: InputRow, score: Score | None) -> dict[str, Any]:
+def _result(row: Row, score: Score | None) -> dict[str, Any]:
     if score is None:
         return {**row.fields, "error": row.fault}
     return {

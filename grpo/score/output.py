@@ -2,48 +2,28 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 from grpo.display import visible
 from grpo.errors import UserError
+from rewards import jsonl
+from rewards.jsonl import RowFileError, RowWriter
 
 _TEXT_LIMIT = 100
 
 
-class RowWriter:
-    """Writes rows as JSON lines and hands them to the system at each `flush`, so that an interrupt loses little."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-
-    def write(self, row: Mapping[str, Any]) -> None:
-        """One row; characters that the stream cannot say are escaped."""
-        line = json.dumps(row, ensure_ascii=False)
-        try:
-            line.encode(self._stream.encoding or "utf-8")
-        except UnicodeEncodeError:
-            line = json.dumps(row)
-        self._stream.write(line + "\n")
-
-    def flush(self) -> None:
-        self._stream.flush()
-
-
 @contextmanager
 def open_writer(out: Path | None, source: Path) -> Iterator[RowWriter]:
-    """A writer to a file, or to the screen. Raises UserError for a file that is being read."""
-    if out is None:
-        yield RowWriter(sys.stdout)
-        return
-    if out.exists() and out.samefile(source):
-        raise UserError(f"--out={out}: is the file that is read; give another")
-    with out.open("w", encoding="utf-8") as stream:
-        yield RowWriter(stream)
+    """A writer to a file, or to the screen. Raises UserError for a file that cannot be written or is being read."""
+    try:
+        with jsonl.open_writer(out, source) as writer:
+            yield writer
+    except RowFileError as error:
+        raise UserError(str(error)) from None
 
 
 @contextmanager

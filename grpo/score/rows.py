@@ -3,49 +3,61 @@
 from __future__ import annotations
 
 import itertools
-import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
 from data.golds import several_references
 from data.templates import Template
 from grpo.errors import UserError
-from rewards.checkers import CHECKERS
+from rewards.checkers import find_checker
+from rewards.errors import did_you_mean
+from rewards.jsonl import Row, read_rows
+from rewards.options import LengthOptions
+from rewards.spec import RewardSpec
 from rewards.types import AnswerStyle, Response, ScoreRequest
 
+Batch = list[list[Row]]
+"""Some groups of rows."""
+
 _ROWS_PER_BATCH = 512
+_COUNT_TOKENS = ("length", "cosine", "overlong", "l1_exact", "l1_max")
 
 
-@dataclass(frozen=True)
-class InputRow:
-    """One line of the input, counted from 0: what it says, or why it cannot be used."""
+def columns_needed(rewards: Iterable[RewardSpec]) -> dict[str, str]:
+    """The columns that rewards cannot do without, each with the name of a reward that needs it."""
+    needed = {}
+    for spec in rewards:
+        if spec.name in _COUNT_TOKENS:
+            needed["num_tokens"] = spec.name
+        if spec.name == "length" and LengthOptions.model_validate(spec.options).warmup_steps > 0:
+            needed["step"] = spec.name
+    return needed
 
-    number: int
-    fields: Mapping[str, Any]
-    fault: str | None = None
 
-
-def read_completions(file: Path) -> Iterator[InputRow]:
+def read_completions(file: Path, needed: Mapping[str, str] | None = None) -> Iterator[Row]:
     """The rows of a file of completions; one that cannot be scored carries its fault.
 
     A row has ``completion`` (or ``text``) and ``gold`` (a text, or a list of reference answers), and may have
     ``checker`` (default ``math``), ``question``, ``num_tokens``, ``finish``, ``step``, ``opens_think`` and
     ``answer_style`` (else the recipe's template says), and ``group`` (or ``step`` with ``problem_id``): neighbours
-    with the same one are scored as one group.
+    with the same one are scored as one group. It must have the columns of `needed` (see `columns_needed`).
     """
-    return _read(file, lambda fields: _completion_fault(fields) or _gold_fault(fields))
+    must_have = needed or {}
+    return _read(
+        file, lambda fields: _completion_fault(fields) or _gold_fault(fields) or _missing_fault(fields, must_have)
+    )
 
 
-def read_golds(file: Path) -> Iterator[InputRow]:
+def read_golds(file: Path) -> Iterator[Row]:
     """The rows of a file of golds: ``gold``, and ``checker`` where it is not ``math``."""
     return _read(file, _gold_fault)
 
 
-def batches(rows: Iterable[InputRow]) -> Iterator[list[list[InputRow]]]:
+def batches(rows: Iterable[Row]) -> Iterator[Batch]:
     """Whole groups, some hundred rows at a time; a row with a fault is a group of its own."""
-    batch: list[list[InputRow]] = []
+    batch: Batch = []
     for _, neighbours in itertools.groupby(rows, key=_group_key):
         batch.append(list(neighbours))
         if sum(map(len, batch)) >= _ROWS_PER_BATCH:
@@ -55,7 +67,7 @@ def batches(rows: Iterable[InputRow]) -> Iterator[list[list[InputRow]]]:
         yield batch
 
 
-def request(group: list[InputRow], template: Template) -> ScoreRequest:
+def request(group: Sequence[Row], template: Template) -> ScoreRequest:
     """The rows of a group as the scorer takes them; what they do not say, the template does."""
     first = group[0].fields
     return ScoreRequest(
@@ -93,43 +105,49 @@ def require_file(file: Path) -> None:
         raise UserError(f"FILE={file}: no such file; give a JSONL file")
 
 
-def _read(file: Path, fault_of: Callable[[Mapping[str, Any]], str | None]) -> Iterator[InputRow]:
+def _read(file: Path, fault_of: Callable[[Mapping[str, Any]], str | None]) -> Iterator[Row]:
     with file.open("rb") as handle:
-        for number, line in enumerate(handle):
-            try:
-                fields = json.loads(line.decode("utf-8-sig"))
-            except (ValueError, RecursionError) as error:
-                yield InputRow(number, {}, f"not JSON ({error}); mend the line")
-                continue
-            if isinstance(fields, dict):
-                yield InputRow(number, fields, fault_of(fields))
-            else:
-                yield InputRow(number, {}, "not an object; write {…} on each line")
+        for row in read_rows(handle):
+            yield row if row.fault else replace(row, fault=fault_of(row.fields))
 
 
 def _completion_fault(fields: Mapping[str, Any]) -> str | None:
     if not isinstance(_text(fields), str):
-        return "completion: missing or not text; name the column completion or text"
+        return f"completion={_text(fields)!r:.80}: missing or not text; give it in a column completion or text"
     for name in ("num_tokens", "step"):
-        if not isinstance(fields.get(name, 0), int):
-            return f"{name}={fields[name]!r}: not a whole number; give a count"
+        if name in fields and not _is_count(fields[name]):
+            return f"{name}={fields[name]!r:.80}: not a whole number from 0 on; give a count"
     style = fields.get("answer_style", "tags")
     if style not in get_args(AnswerStyle):
-        return f"answer_style={style!r}: unknown; use {' or '.join(get_args(AnswerStyle))}"
+        return f"answer_style={style!r:.80}: no such style; {did_you_mean(str(style), get_args(AnswerStyle))}"
     return None
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def _gold_fault(fields: Mapping[str, Any]) -> str | None:
     gold = fields.get("gold")
     texts = gold if isinstance(gold, list) else [gold]
     if not texts or not all(isinstance(text, str) for text in texts):
-        return "gold: missing or not text; give the reference answer as a string, or a list of several"
-    if checker_of(fields) not in CHECKERS:
-        return f"checker={fields['checker']!r}: unknown; use one of {', '.join(CHECKERS)}"
+        return f"gold={gold!r:.80}: missing or not text; give the reference answer, or a list of several"
+    try:
+        find_checker(checker_of(fields))
+    except ValueError as error:
+        return str(error)
     return None
 
 
-def _group_key(row: InputRow) -> tuple[Any, ...]:
+def _missing_fault(fields: Mapping[str, Any], needed: Mapping[str, str]) -> str | None:
+    for column, reward in needed.items():
+        if column not in fields:
+            what = "its number of tokens" if column == "num_tokens" else "the step of training that it is from"
+            return f"{column}=None: missing, and the reward {reward!r} depends on it; give {what}"
+    return None
+
+
+def _group_key(row: Row) -> tuple[Any, ...]:
     fields = row.fields
     if row.fault is None and "group" in fields:
         return ("group", fields["group"], fields["gold"], checker_of(fields))

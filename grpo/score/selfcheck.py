@@ -8,14 +8,17 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from data.errors import DataError
 from data.sources import load_problems
 from data.spec import SourceSpec
 from grpo.config import Recipe, ScoringSection, load_recipe
 from grpo.errors import UserError
 from grpo.judging import open_scorer
-from grpo.score.output import RowWriter, open_writer, progress, short
+from grpo.score.output import open_writer, progress, short
+from grpo.score.row_judge import recipe_of
 from grpo.score.rows import checker_of, read_golds, reference, require_file
-from grpo.score.verifier import recipe_of
+from rewards.checkers import find_checker
+from rewards.jsonl import RowWriter
 from rewards.scorer import Scorer
 from rewards.spec import RewardSpec
 
@@ -72,7 +75,9 @@ def _gather(file: Path, recipe_file: Path | None, overrides: Sequence[str]) -> t
     if recipe_file:
         raise UserError(f"--recipe={recipe_file}: {file} is a recipe itself; leave one of the two out")
     own = load_recipe(file, overrides)
-    return [gold for name, spec in _sources(own) for gold in _golds_of_source(name, spec)], own.scoring
+    sources = _sources(own)
+    _require_checkers(sources)
+    return [gold for name, spec in sources for gold in _golds_of_source(name, spec)], own.scoring
 
 
 def _tell(bad: Sequence[GoldRow], writer: RowWriter | None) -> int:
@@ -90,9 +95,24 @@ def _sources(recipe: Recipe) -> list[tuple[str, SourceSpec]]:
     return [("data.train", recipe.data.train), *held_out]
 
 
+def _require_checkers(sources: Sequence[tuple[str, SourceSpec]]) -> None:
+    """Raise UserError that names every source with a checker that there is not."""
+    faults = []
+    for name, spec in sources:
+        try:
+            find_checker(spec.checker or "math")
+        except ValueError as error:
+            faults.append(f"{name}.{error}")
+    if faults:
+        raise UserError("\n".join(faults))
+
+
 def _golds_of_source(source: str, spec: SourceSpec) -> list[GoldRow]:
     """All rows of a source in its order, those that hold no problem with their reason."""
-    loaded = load_problems(spec)
+    try:
+        loaded = load_problems(spec)
+    except DataError as error:
+        raise UserError(f"{source}.{error}") from None
     rows = [GoldRow(source, one.row, one.gold, one.checker) for one in loaded.problems]
     rows += [GoldRow(source, one.row, "", spec.checker or "", one.reason) for one in loaded.rejected]
     return sorted(rows, key=lambda one: one.row)
@@ -107,9 +127,6 @@ def _golds_of_file(file: Path) -> Iterator[GoldRow]:
 def _bad_golds(batch: Sequence[GoldRow], scorer: Scorer) -> list[GoldRow]:
     """The rows of a batch that cannot judge, in their order."""
     readable = [one for one in batch if one.reason is None]
-    try:
-        reasons = iter(scorer.check_golds([(one.checker, one.gold) for one in readable]))
-    except ValueError as error:
-        raise UserError(f"{readable[0].source}.{error}") from None
+    reasons = iter(scorer.check_golds([(one.checker, one.gold) for one in readable]))
     judged = [one if one.reason else replace(one, reason=next(reasons)) for one in batch]
     return [one for one in judged if one.reason]

@@ -11,11 +11,14 @@ from dataclasses import dataclass
 
 from rewards.checkers import choice, code, countdown, exact, gsm8k, integer, knights_knaves, latex
 from rewards.errors import MalformedAnswerError, UnusableGoldError, WrongAnswerError, did_you_mean
+from rewards.limits import UNBOUNDED, Budget
 from rewards.policy import DEFAULT_POLICY, AnswerPolicy
 from rewards.types import Outcome, Verdict
 
 MAX_ANSWER_CHARS = 2000
 """Longer answers are malformed, before any parser sees them."""
+
+Extra = tuple[AnswerPolicy | Budget, ...]
 
 _SEVERAL = '"any_of"'
 
@@ -26,13 +29,18 @@ class Checker:
 
     It raises UnusableGoldError or MalformedAnswerError where no verdict is possible, and may raise
     WrongAnswerError to say what was wrong. `check_gold(gold)` raises UnusableGoldError. Both get the policy as well
-    where `takes_policy` says so.
+    where `takes_policy` says so, and with `takes_budget` what the processes that they start may use.
     """
 
     check: Callable[..., bool]
     check_gold: Callable[..., None]
     takes_policy: bool = False
+    takes_budget: bool = False
     max_answer_chars: int = MAX_ANSWER_CHARS
+
+    def extra(self, policy: AnswerPolicy, budget: Budget) -> Extra:
+        """What both functions get behind gold and answer."""
+        return (*[policy] * self.takes_policy, *[budget] * self.takes_budget)
 
 
 CHECKERS: dict[str, Checker] = {
@@ -42,7 +50,7 @@ CHECKERS: dict[str, Checker] = {
     "multiple_choice": Checker(choice.check, choice.check_gold),
     "countdown": Checker(countdown.check, countdown.check_gold),
     "knights_knaves": Checker(knights_knaves.check, knights_knaves.check_gold),
-    "python_tests": Checker(code.check, code.check_gold, max_answer_chars=code.MAX_ANSWER_CHARS),
+    "python_tests": Checker(code.check, code.check_gold, takes_budget=True, max_answer_chars=code.MAX_ANSWER_CHARS),
     "exact": Checker(exact.check, exact.check_gold),
     "exact_ignore_case": Checker(exact.check_ignoring_case, exact.check_gold),
 }
@@ -55,8 +63,10 @@ def find_checker(name: str) -> Checker:
     return CHECKERS[name]
 
 
-def judge(checker: str, gold: str, answer: str, policy: AnswerPolicy = DEFAULT_POLICY) -> Verdict:
-    """The verdict on one extracted answer. Bounded only by the process it runs in.
+def judge(
+    checker: str, gold: str, answer: str, policy: AnswerPolicy = DEFAULT_POLICY, budget: Budget = UNBOUNDED
+) -> Verdict:
+    """The verdict on one extracted answer. Bounded only by the process it runs in; `budget` is for those it starts.
 
     A gold ``{"any_of": ["1/2", "0.5"]}`` holds several reference answers: one of them has to be met.
     """
@@ -64,17 +74,18 @@ def judge(checker: str, gold: str, answer: str, policy: AnswerPolicy = DEFAULT_P
     if len(answer) > found.max_answer_chars:
         return Verdict(Outcome.MALFORMED, f"longer than {found.max_answer_chars} characters")
     try:
-        return _judge_each(found, references(gold), answer, policy)
+        golds = references(gold)
+        return _judge_each(found, golds, answer, found.extra(policy, budget.divided_by(len(golds))))
     except UnusableGoldError as error:
         return Verdict(Outcome.GOLD_UNUSABLE, str(error))
 
 
-def _judge_each(found: Checker, golds: Sequence[str], answer: str, policy: AnswerPolicy) -> Verdict:
+def _judge_each(found: Checker, golds: Sequence[str], answer: str, extra: Extra) -> Verdict:
     """CORRECT as soon as one reference is met, else the verdict by the first that can be judged against."""
     first: Verdict | UnusableGoldError | None = None
     for gold in golds:
         try:
-            verdict = _judge_one(found, gold, answer, policy)
+            verdict = _judge_one(found, gold, answer, extra)
         except UnusableGoldError as error:
             first = first or error
             continue
@@ -86,13 +97,15 @@ def _judge_each(found: Checker, golds: Sequence[str], answer: str, policy: Answe
     raise first or UnusableGoldError("no reference answer")
 
 
-def gold_fault(checker: str, gold: str, policy: AnswerPolicy = DEFAULT_POLICY) -> str | None:
+def gold_fault(
+    checker: str, gold: str, policy: AnswerPolicy = DEFAULT_POLICY, budget: Budget = UNBOUNDED
+) -> str | None:
     """Why a gold cannot be judged against, or None. Of several reference answers, all have to be usable."""
     found = find_checker(checker)
-    extra = (policy,) if found.takes_policy else ()
     try:
-        for reference in references(gold):
-            found.check_gold(reference, *extra)
+        golds = references(gold)
+        for reference in golds:
+            found.check_gold(reference, *found.extra(policy, budget.divided_by(len(golds))))
     except UnusableGoldError as error:
         return str(error)
     return None
@@ -111,8 +124,7 @@ def references(gold: str) -> list[str]:
     return several
 
 
-def _judge_one(found: Checker, gold: str, answer: str, policy: AnswerPolicy) -> Verdict:
-    extra = (policy,) if found.takes_policy else ()
+def _judge_one(found: Checker, gold: str, answer: str, extra: Extra) -> Verdict:
     try:
         return Verdict(Outcome.CORRECT if found.check(gold, answer, *extra) else Outcome.WRONG)
     except MalformedAnswerError as error:

@@ -1,6 +1,7 @@
 """Python answers, judged by running them in `rewards.sandbox` against tests that they cannot see the results of.
 
-Golds are JSON, with an optional ``"limit_s"``, the CPU seconds of all tests together::
+Golds are JSON, with an optional ``"limit_s"``, the CPU seconds of all tests together. It has to be less than a
+verdict's deadline; an answer that would miss that, whether it computes or sleeps, is wrong a little before::
 
     {"tests": ["assert add(1, 2) == 3", …], "setup": "import math"}      the answer defines what the tests ask for
     {"inputs": ["1 2\\n", …], "outputs": ["3\\n", …]}                      the answer is a program: stdin and stdout
@@ -28,15 +29,17 @@ from typing import Any
 
 from rewards.checkers.asserts import parse_test
 from rewards.errors import MalformedAnswerError, UnusableGoldError, WrongAnswerError, did_you_mean
+from rewards.limits import UNBOUNDED, Budget
 from rewards.sandbox.run import CodeError, Job, Sandbox, why_unavailable
 
 MAX_ANSWER_CHARS = 20_000
 DEFAULT_LIMIT_S = 3.0
-"""Below the pool's own deadline by default, which counts wall-clock time and cannot say whose fault it was."""
+"""Well below the default deadline of a verdict, since the machine may be busy with other things."""
 MAX_LIMIT_S = 60.0
 
 _KEYS = ("tests", "setup", "inputs", "outputs", "limit_s")
-_FENCE = re.compile(r" {0,3}(```+|~~~+)[ \t]*([^\s`]*)[ \t]*")
+# Possessive, so that no line of an answer takes more than one pass.
+_FENCE = re.compile(r" {0,3}(`{3,}+|~{3,}+)[ \t]*+([^\s`]*+)[ \t]*+")
 _LANGUAGES = ("", "python", "py", "python3")
 _MAX_SHOWN_CHARS = 120
 
@@ -49,17 +52,17 @@ class _Task:
     expressions: tuple[str, ...]
     inputs: tuple[bytes, ...]
     checks: tuple[Callable[[Any], bool], ...]
-    limit_s: float
+    limit_s: float | None
+    """None where the gold does not say."""
 
-    def job(self, source: str) -> Job:
-        return Job(source, self.setup, self.expressions, self.inputs)
+    def run(self, source: str, budget: Budget) -> Sandbox:
+        return Sandbox(Job(source, self.setup, self.expressions, self.inputs), self.limit_s or DEFAULT_LIMIT_S, budget)
 
 
-def check(gold: str, answer: str) -> bool:
+def check(gold: str, answer: str, budget: Budget = UNBOUNDED) -> bool:
     """Does the answer pass all tests? Raises WrongAnswerError with the first that it does not pass."""
     task = _parse_gold(gold)
-    source = _source(answer)
-    with Sandbox(task.job(source), task.limit_s) as sandbox:
+    with task.run(_source(answer), budget) as sandbox:
         _take_setup(sandbox)
         _next(sandbox, "before the first test")
         for number, holds in enumerate(task.checks, start=1):
@@ -70,17 +73,19 @@ def check(gold: str, answer: str) -> bool:
     return True
 
 
-def check_gold(gold: str) -> str | None:
-    try:
-        task = _parse_gold(gold)
-        if (reason := why_unavailable()) is not None:
-            return reason
-        if task.setup:
-            with Sandbox(task.job(""), task.limit_s) as sandbox:
-                _take_setup(sandbox)
-    except UnusableGoldError as error:
-        return str(error)
-    return None
+def check_gold(gold: str, budget: Budget = UNBOUNDED) -> None:
+    """Raises UnusableGoldError also where this machine, or the deadline, leaves no room for it."""
+    task = _parse_gold(gold)
+    if task.limit_s is not None and task.limit_s > budget.wall_s:
+        raise UnusableGoldError(
+            f"limit_s={task.limit_s:g}: an answer has {budget.wall_s:g} s in all; lower it, or give verdicts a later "
+            "deadline (scoring.deadline_s)"
+        )
+    if (reason := why_unavailable()) is not None:
+        raise UnusableGoldError(reason)
+    if task.setup:
+        with task.run("", budget) as sandbox:
+            _take_setup(sandbox)
 
 
 def _take_setup(sandbox: Sandbox) -> None:
@@ -133,9 +138,7 @@ def _parse_gold(gold: str) -> _Task:
     for key in given:
         if key not in _KEYS:
             raise UnusableGoldError(f"{key!r} means nothing here; {did_you_mean(key, _KEYS)}")
-    limit_s = given.get("limit_s", DEFAULT_LIMIT_S)
-    if not isinstance(limit_s, (int, float)) or isinstance(limit_s, bool) or not 0 < limit_s <= MAX_LIMIT_S:
-        raise UnusableGoldError(f"limit_s={limit_s!r}: not a number of seconds up to {MAX_LIMIT_S:g}")
+    limit_s = _limit_s(given)
     if given.keys() >= {"tests"} and not given.keys() & {"inputs", "outputs"}:
         return _unit_tests(given, limit_s)
     if given.keys() >= {"inputs", "outputs"} and not given.keys() & {"tests", "setup"}:
@@ -143,7 +146,16 @@ def _parse_gold(gold: str) -> _Task:
     raise UnusableGoldError('neither {"tests": […]} with or without "setup", nor {"inputs": […], "outputs": […]}')
 
 
-def _unit_tests(given: dict[str, Any], limit_s: float) -> _Task:
+def _limit_s(given: dict[str, Any]) -> float | None:
+    if "limit_s" not in given:
+        return None
+    limit_s = given["limit_s"]
+    if not isinstance(limit_s, (int, float)) or isinstance(limit_s, bool) or not 0 < limit_s <= MAX_LIMIT_S:
+        raise UnusableGoldError(f"limit_s={limit_s!r}: not a number of seconds up to {MAX_LIMIT_S:g}")
+    return limit_s
+
+
+def _unit_tests(given: dict[str, Any], limit_s: float | None) -> _Task:
     texts = _texts(given, "tests")
     setup = given.get("setup", "")
     if not isinstance(setup, str):
@@ -164,7 +176,7 @@ def _names_bound(setup: str) -> set[str]:
     return imported | defined | {part.id for part in parts if isinstance(part, ast.Name)}
 
 
-def _programs(given: dict[str, Any], limit_s: float) -> _Task:
+def _programs(given: dict[str, Any], limit_s: float | None) -> _Task:
     inputs, outputs = _texts(given, "inputs"), _texts(given, "outputs")
     if len(inputs) != len(outputs):
         raise UnusableGoldError(f"{len(inputs)} inputs for {len(outputs)} outputs")

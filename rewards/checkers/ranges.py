@@ -68,8 +68,8 @@ def _condition_of_set(text: str) -> Ranges | None:
 def _read_union(text: str) -> Ranges | None:
     whole, *removed = split_top(text, ("\\setminus",))
     if whole.replace(" ", "") == _REALS and len(removed) <= 1:
-        intervals = _without_points(removed[0]) if removed else [_WHOLE_LINE]
-        return Ranges("", tuple(intervals)) if intervals else None
+        parts = _without_points(removed[0]) if removed else [_WHOLE_LINE]
+        return Ranges("", tuple(parts)) if parts else None
     pieces = [read_collection(piece) for piece in split_top(text, ("\\cup",))]
     intervals = tuple(piece for piece in pieces if piece is not None and piece.is_interval)
     return Ranges("", intervals) if len(intervals) == len(pieces) else None

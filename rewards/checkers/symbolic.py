@@ -78,7 +78,7 @@ def same_expression(gold: str, answer: str, min_digits: int | None = None, relat
     except OverflowError:
         raise MalformedAnswerError("a number too large to work with") from None
     if any(constant is None and _is_infinite(one) for constant, one in zip(constants, (wanted, given), strict=True)):
-        return wanted == given
+        return bool(wanted == given)
     equal = bool(verify(wanted, given, strict=True, allow_set_relation_comp=True, timeout_seconds=None))
     return equal and _same_case(_symbols_of(wanted), _symbols_of(given))
 

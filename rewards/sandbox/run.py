@@ -14,11 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from rewards.limits import UNBOUNDED, Budget
 from rewards.sandbox.inside import OUTPUT_BYTES
 from rewards.sandbox.values import GarbageError, decode, encode
 
 MEMORY_BYTES = 1 << 30
-"""Address space of the sandboxed process, the interpreter included."""
+"""Address space of the sandboxed process at most, the interpreter included."""
+_INTERPRETER_BYTES = 64 << 20
 MAX_THREADS = 64
 
 _ROOT = str(Path(__file__).parents[2])
@@ -58,11 +60,13 @@ class Sandbox:
     """One job in one confined process. Leaving the ``with`` block ends the process, whatever it is doing.
 
     `limit_s` bounds the CPU seconds of the whole job, and separately the seconds that it neither computes nor
-    waits for a CPU. Raises SandboxError unless the process says, before it looks at the job, that it is confined.
+    waits for a CPU. Whatever it does, it is over after `budget.wall_s`; the memory of the budget is beyond what the
+    interpreter takes. Raises SandboxError unless the process says, before it looks at the job, that it is confined.
     """
 
-    def __init__(self, job: Job, limit_s: float) -> None:
+    def __init__(self, job: Job, limit_s: float, budget: Budget = UNBOUNDED) -> None:
         self._limit_s = limit_s
+        self._budget = budget
         self._buffer = b""
         self._began = time.monotonic()
         self._process = subprocess.Popen(
@@ -114,7 +118,7 @@ class Sandbox:
             "inputs": list(job.inputs),
             "confinement": {
                 "cpu_s": math.ceil(self._limit_s) + 1,
-                "memory_bytes": MEMORY_BYTES,
+                "memory_bytes": int(min(MEMORY_BYTES, self._budget.memory_bytes + _INTERPRETER_BYTES)),
                 "parent": os.getpid(),
             },
         }
@@ -170,6 +174,8 @@ class Sandbox:
         if self._num_threads() > MAX_THREADS:
             raise CodeError(f"over {MAX_THREADS} threads")
         wall_s = time.monotonic() - self._began
+        if wall_s > self._budget.wall_s:
+            raise CodeError(f"over {self._budget.wall_s:g} s in all, {cpu_s:.1f} s of them CPU")
         if wall_s > self._limit_s and wall_s - cpu_s - self._queued_s() > self._limit_s:
             raise CodeError(f"idle for over {self._limit_s:g} s")
 
@@ -209,14 +215,15 @@ class Sandbox:
 
     def _wait(self) -> tuple[int | None, float]:
         """Exit code as subprocess gives it, None where the process lives on, and its CPU seconds."""
-        give_up = time.monotonic() + _SECONDS_TO_DIE
-        while time.monotonic() < give_up:
+        give_up = min(time.monotonic() + _SECONDS_TO_DIE, self._began + self._budget.wall_s)
+        while True:
             pid, status, usage = os.wait4(self._process.pid, os.WNOHANG)
             if pid:
                 self._process.returncode = os.waitstatus_to_exitcode(status)
                 return self._process.returncode, usage.ru_utime + usage.ru_stime
+            if time.monotonic() >= give_up:
+                return None, 0.0
             time.sleep(0.001)
-        return None, 0.0
 
 
 @functools.cache

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 MAX_DEPTH = 50
 MAX_ITEMS = 100_000
+_MAX_KEYS_OF_ONE_HASH = 100
 _SEQUENCES: dict[type, bytes] = {list: b"l", tuple: b"u", set: b"e", frozenset: b"z"}
 _TYPE_OF_LETTER = {letter: kind for kind, letter in _SEQUENCES.items()}
 _CONSTANTS: dict[bytes, bool | None] = {b"n": None, b"f": False, b"t": True}
@@ -151,8 +152,11 @@ def _from_text(letter: bytes, text: bytes) -> Any:
 
 def _without_duplicates(kind: type, keys: list[Any], values: list[Any] | None = None) -> Any:
     """A set or dict of exactly these keys, unless their hashes were chosen to make that slow."""
-    if len(keys) > 1000 and len({hash(key) for key in keys}) < len(keys) // 2:
-        raise GarbageError("keys of equal hashes")
+    num_keys_of_hash: dict[int, int] = {}
+    for key in keys:
+        number = num_keys_of_hash[hash(key)] = num_keys_of_hash.get(hash(key), 0) + 1
+        if number > _MAX_KEYS_OF_ONE_HASH:
+            raise GarbageError("keys of equal hashes")
     built = kind(keys) if values is None else kind(zip(keys, values, strict=True))
     if len(built) != len(keys):
         raise GarbageError("a key occurs twice")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,11 +12,12 @@ from data.problem import Problem
 from data.templates import get_template
 from grpo.config import ScoringSection
 from grpo.errors import UserError
-from grpo.judging import Judge
+from grpo.judging import Judge, open_scorer
 from grpo.meter import Meter
 from grpo.types import Completion, Group, Prompt
 from rewards.scorer import Fault
-from rewards.types import Outcome, Score, ScoreRequest
+from rewards.spec import RewardSpec
+from rewards.types import Outcome, Response, Score, ScoreRequest
 
 CRASHED = Score(0.0, {"correctness": None}, Outcome.CRASHED, None)
 RIGHT = Score(1.0, {"correctness": 1.0}, Outcome.CORRECT, "1")
@@ -28,25 +30,32 @@ GROUP = Group(
 
 
 class FailingScorer:
-    """Three of four verdicts crash, and a reward times out on two completions."""
+    """Group by group, what is told to it: verdicts, and the rewards that failed."""
+
+    def __init__(self, *groups: tuple[tuple[Score, ...], list[Fault]]) -> None:
+        self._groups = list(groups)
 
     def submit(self, request: ScoreRequest) -> None:
         assert len(request.responses) == 4
 
-    def collect(self) -> list[tuple[Score, ...]]:
-        return [(RIGHT, CRASHED, CRASHED, CRASHED)]
-
-    def take_faults(self) -> list[Fault]:
-        return [Fault("toy:brevity", Outcome.TIMED_OUT, 2, "no answer within 5 s")]
+    def collect_first(self) -> tuple[tuple[Score, ...], list[Fault]]:
+        return self._groups.pop(0)
 
 
-def judge(meter: Meter, **scoring: Any) -> Judge:
-    return Judge(FailingScorer(), get_template("plain"), ScoringSection(**scoring), meter)  # type: ignore[arg-type]
+SCORES = (RIGHT, CRASHED, CRASHED, CRASHED)
+FAULT = Fault("toy:brevity", Outcome.TIMED_OUT, 4, "no answer within 5 s")
+SOUND = ((RIGHT,) * 4, [])
+
+
+def judge(meter: Meter, *groups: tuple[tuple[Score, ...], list[Fault]], **scoring: Any) -> Judge:
+    scorer = FailingScorer(*(groups or [(SCORES, [])]))
+    return Judge(scorer, get_template("plain"), ScoringSection(**scoring), meter)  # type: ignore[arg-type]
 
 
 def test_too_many_failures_end_the_run() -> None:
-    with pytest.raises(UserError, match=r"scoring.max_failed_frac=0.5: on 75% of the completions of step 7") as caught:
-        judge(Meter()).score([GROUP], 7)
+    groups = (SCORES, []), ((RIGHT,) * 4, [FAULT])
+    with pytest.raises(UserError, match=r"scoring.max_failed_frac=0.5: on 88% of the completions of step 7") as caught:
+        judge(Meter(), *groups).score([GROUP] * 2, 7)
     assert "toy:brevity: timed_out: no answer within 5 s" in str(caught.value)
 
 
@@ -64,3 +73,35 @@ def test_a_recipe_may_be_content_with_a_warning(caplog: pytest.LogCaptureFixture
 def test_what_the_recipe_allows_is_passed_over(caplog: pytest.LogCaptureFixture) -> None:
     judge(Meter(), max_failed_frac=0.75).score([GROUP], 7)
     assert caplog.records == []
+
+
+@pytest.mark.parametrize(
+    ("groups", "share"),
+    [
+        ([SOUND, SOUND], 0.0),
+        ([(SCORES, []), SOUND], 3 / 8),
+        ([(SCORES, [FAULT]), SOUND], 4 / 8),
+        ([SOUND, ((RIGHT,) * 4, [FAULT, replace(FAULT, reward="toy:other")])], 4 / 8),
+        ([(SCORES, []), ((RIGHT,) * 4, [FAULT])], 7 / 8),
+        ([((RIGHT,) * 4, [FAULT]), ((RIGHT,) * 4, [replace(FAULT, reward="toy:other")])], 8 / 8),
+    ],
+    ids=["none", "verdicts", "both on one group", "two rewards on one group", "on two groups", "two rewards on two"],
+)
+def test_a_completion_that_failed_twice_counts_once(
+    groups: list[tuple[tuple[Score, ...], list[Fault]]], share: float
+) -> None:
+    meter = Meter()
+    judge(meter, *groups, max_failed_frac=1.0).score([GROUP] * 2, 7)
+    assert meter.notes() == {"score/failed_frac": share}
+
+
+def test_groups_are_collected_one_by_one_with_their_own_faults() -> None:
+    rewards = [RewardSpec(name="l1_exact", options={"target_column": "target"})]
+    with open_scorer(rewards, ScoringSection()) as scorer:
+        for number, columns in enumerate([{"target": 5}, {}, {"target": 5}]):
+            text = f"\\boxed{{{number}}}"
+            response = Response(text, 5, False)
+            scorer.submit(ScoreRequest("", "", "1", "math", (response,), answer_style="boxed", columns=columns))
+        found = [scorer.collect_first() for _ in range(3)]
+    assert [score.outcome for [score], _ in found] == ["wrong", "correct", "wrong"]
+    assert [[fault.reward for fault in faults] for _, faults in found] == [[], ["l1_exact"], []]

@@ -16,8 +16,11 @@ from processes import run_grpo, start_grpo, wait_for, write_recipe
 from toy import toy_recipe
 
 from grpo.cli import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USER_ERROR, parse
-from grpo.score.output import RowWriter, progress, short
-from grpo.score.rows import batches, read_completions
+from grpo.score.output import progress, short
+from grpo.score.row_judge import begun
+from grpo.score.rows import batches, columns_needed, read_completions
+from rewards.jsonl import RowWriter
+from rewards.spec import RewardSpec
 
 ROWS: list[Any] = [
     {"completion": "<think>a</think><answer>4</answer>", "gold": "4", "checker": "integer", "opens_think": False},
@@ -57,24 +60,27 @@ def test_score_keeps_the_order_and_names_bad_rows(tmp_path: Path) -> None:
     assert [row.get("reward") for row in rows] == [1.0, 0.0, 0.0, None, 1.0, 1.0, None]
     assert [row["parts"]["format"] for row in rows if "parts" in row] == [1.0, 1.0, 0.0, 0.0, 1.0]
     assert rows[2]["reason"]
-    assert "row 3: gold: missing" in output
-    assert "row 6: not JSON" in output
+    assert "row 3: gold=None: missing or not text; give the reference answer" in output
+    assert "row 6: line='not json': not JSON" in output
     assert "5 completions, mean reward 0.6000: correct 3, wrong 1, no_answer 1; 2 bad rows" in output
 
 
 BAD_ROWS: list[tuple[object, str]] = [
-    (b"", "not JSON"),
-    (b"\xff\xfe{}", "not JSON"),
-    (b"[" * 100_000, "not JSON"),
-    ([1, 2], "not an object"),
-    ({"gold": "4"}, "completion: missing"),
-    ({"text": None, "gold": "4"}, "completion: missing"),
-    ({"text": "x", "gold": []}, "gold: missing"),
-    ({"text": "x", "gold": ["4", 4]}, "gold: missing"),
-    ({"text": "x", "gold": "4", "checker": ["math"]}, "checker=['math']: unknown"),
-    ({"text": "x", "gold": "4", "num_tokens": "many"}, "num_tokens='many': not a whole number"),
+    (b"", "line='': not JSON"),
+    (b"\xff\xfe{}", "line='\\\\xff\\\\xfe{}': not JSON"),
+    (b"[" * 100_000, "line='[[["),
+    ([1, 2], "line='[1, 2]': not an object; write"),
+    ({"gold": "4"}, "completion=None: missing or not text; give it in a column"),
+    ({"text": None, "gold": "4"}, "completion=None: missing"),
+    ({"text": "x", "gold": []}, "gold=[]: missing or not text; give"),
+    ({"text": "x", "gold": ["4", 4]}, "gold=['4', 4]: missing"),
+    ({"text": "x", "gold": "4", "checker": ["math"]}, "checker=\"['math']\": no such checker; did you mean 'math'?"),
+    ({"text": "x", "gold": "4", "checker": "intger"}, "checker='intger': no such checker; did you mean 'integer'?"),
+    ({"text": "x", "gold": "4", "num_tokens": "many"}, "num_tokens='many': not a whole number from 0 on; give"),
+    ({"text": "x", "gold": "4", "num_tokens": -1}, "num_tokens=-1: not a whole number"),
     ({"text": "x", "gold": "4", "step": None}, "step=None: not a whole number"),
-    ({"text": "x", "gold": "4", "answer_style": {}}, "answer_style={}: unknown; use tags or boxed"),
+    ({"text": "x", "gold": "4", "step": True}, "step=True: not a whole number"),
+    ({"text": "x", "gold": "4", "answer_style": {}}, "answer_style={}: no such style; use one of boxed, tags"),
 ]
 
 
@@ -84,6 +90,97 @@ def test_a_bad_row_has_its_reason(row: object, reason: str, tmp_path: Path) -> N
     assert found.fault is not None
     assert found.fault.startswith(reason)
     assert good.fault is None
+
+
+@pytest.mark.parametrize(
+    ("rewards", "needed"),
+    [
+        ([RewardSpec(name="correctness"), RewardSpec(name="format")], {}),
+        ([RewardSpec(name="length")], {"num_tokens": "length"}),
+        ([RewardSpec(name="length", options={"warmup_steps": 3})], {"num_tokens": "length", "step": "length"}),
+        ([RewardSpec(name="cosine", options={"max_tokens": 9})], {"num_tokens": "cosine"}),
+        ([RewardSpec(name="overlong", options={"max_tokens": 9, "cache_tokens": 3})], {"num_tokens": "overlong"}),
+        ([RewardSpec(name="l1_exact", options={"target_tokens": 9})], {"num_tokens": "l1_exact"}),
+        ([RewardSpec(name="l1_max", options={"target_tokens": 9})], {"num_tokens": "l1_max"}),
+    ],
+)
+def test_what_a_reward_depends_on_must_be_there(
+    rewards: list[RewardSpec], needed: dict[str, str], tmp_path: Path
+) -> None:
+    assert columns_needed(rewards) == needed
+    full = {"text": "x", "gold": "4", "num_tokens": 0, "step": 0}
+    rows = [full, *({key: full[key] for key in full if key != column} for column in needed)]
+    good, *bad = read_completions(Path(write(tmp_path / "rows.jsonl", rows)), needed)
+    assert good.fault is None
+    for row, (column, reward) in zip(bad, needed.items(), strict=True):
+        assert row.fault is not None
+        assert row.fault.startswith(f"{column}=None: missing, and the reward {reward!r} depends on it; give ")
+
+
+def test_rows_without_tokens_are_not_taken_for_empty_ones(tmp_path: Path, tiny_model: Path) -> None:
+    recipe = boxed_recipe(tmp_path, tiny_model, rewards=[{"name": "length"}])
+    rows = [{"text": "\\boxed{4}", "gold": "4", "group": 1, **tokens} for tokens in ({"num_tokens": 5}, {})]
+    code, output = run_grpo("score", write(tmp_path / "rows.jsonl", rows), "--recipe", recipe)
+    assert code == 0, output
+    assert "row 1: num_tokens=None: missing, and the reward 'length' depends on it" in output
+    assert "1 completions, mean reward 0.0000: correct 1; 1 bad rows" in output
+
+
+class NotingJudge:
+    """Notes when batches come."""
+
+    def __init__(self) -> None:
+        self.num_submitted = 0
+
+    def submit(self, batch: object) -> None:
+        self.num_submitted += 1
+
+
+def test_the_batch_behind_is_under_way_while_one_is_waited_for() -> None:
+    judges = [NotingJudge(), NotingJudge()]
+    seen = [judges[1].num_submitted for _ in begun([[], [], []], judges)]  # type: ignore[arg-type]
+    assert seen == [2, 3, 3]
+    assert judges[0].num_submitted == 3
+
+
+def test_more_than_one_batch_keeps_its_order(tmp_path: Path) -> None:
+    """Three batches with answers that need a worker, and bad rows between them."""
+    right, wrong = "<think>a</think><answer>1+x</answer>", "<think>a</think><answer>2+x</answer>"
+    rows: list[Any] = [{"text": wrong if n % 3 else right, "gold": "x+1", "n": n} for n in range(1300)]
+    rows[700] = {"n": 700}
+    out = tmp_path / "scored.jsonl"
+    code, output = run_grpo("score", write(tmp_path / "rows.jsonl", rows), "--out", str(out))
+    assert code == 0, output
+    found = read(out)
+    assert [row["n"] for row in found] == list(range(1300))
+    assert all("error" in row if row["n"] == 700 else row["reward"] == (row["n"] % 3 == 0) for row in found)
+
+
+FAILING = [{"name": "correctness"}, {"name": "math:factorial"}]
+"""A function of one's own that raises, since it takes no completions."""
+
+
+def test_a_reward_that_fails_is_not_hidden(tmp_path: Path, tiny_model: Path) -> None:
+    recipe = boxed_recipe(tmp_path, tiny_model, rewards=FAILING)
+    out = tmp_path / "scored.jsonl"
+    file = write(tmp_path / "rows.jsonl", [{"text": "\\boxed{4}", "gold": "4", "n": n} for n in range(7)])
+    code, output = run_grpo("score", file, "--recipe", recipe, "--out", str(out))
+    assert code == EXIT_FAILED, output
+    lines = output.splitlines()
+    assert lines[0] == "7 completions, mean reward 1.0000: correct 7; 0 bad rows"
+    assert [line.partition(": TypeError")[0] for line in lines[1:-1]] == [
+        f"row {n}: reward math:factorial crashed" for n in range(5)
+    ]
+    assert lines[-1].startswith("rewards.name='math:factorial': failed on 7 completions")
+    assert [row["parts"]["math:factorial"] for row in read(out)] == [None] * 7
+
+
+def test_a_reward_that_fails_is_not_hidden_in_a_comparison(tmp_path: Path, tiny_model: Path) -> None:
+    recipe = boxed_recipe(tmp_path, tiny_model, rewards=FAILING)
+    code, output = run_grpo("score", write(tmp_path / "rows.jsonl", ROWS[:1]), "--compare", recipe)
+    assert code == EXIT_FAILED, output
+    assert "of 1 completions, " in output
+    assert output.splitlines()[-1].startswith("B: rewards.name='math:factorial': failed on 1 completions")
 
 
 def test_groups_are_neighbours_and_batches_hold_whole_ones(tmp_path: Path) -> None:
@@ -122,6 +219,11 @@ def test_overrides_may_stand_anywhere_and_nothing_else_may() -> None:
         (["nowhere.jsonl"], "grpo: FILE=nowhere.jsonl: no such file; give a JSONL file\n"),
         (["{rows}", "a.b=1"], "grpo: override=a.b=1: there is no recipe to change; give one with --recipe\n"),
         (["{rows}", "--out", "{rows}"], "grpo: --out={rows}: is the file that is read; give another\n"),
+        (["{rows}", "--out", "no/x"], "grpo: --out=no/x: No such file or directory; make that folder first\n"),
+        (
+            ["{rows}", "--out", "/dev/full"],
+            "grpo: --out=/dev/full: No space left on device; free some room or choose another place\n",
+        ),
     ],
 )
 def test_what_cannot_be_done_is_said(words: list[str], message: str, tmp_path: Path) -> None:
@@ -192,7 +294,7 @@ def test_rows_are_json_whatever_the_stream_can_say() -> None:
     for encoding in ("utf-8", "ascii"):
         raw = io.BytesIO()
         stream = io.TextIOWrapper(raw, encoding=encoding)
-        RowWriter(stream).write(row)
+        RowWriter(stream, "stdout").write(row)
         stream.flush()
         assert json.loads(raw.getvalue()) == row
 
@@ -221,7 +323,7 @@ def test_compare_shows_where_two_verifiers_differ(tmp_path: Path, tiny_model: Pa
     assert code == 0, output
     lines = output.splitlines()
     assert lines[:3] == [
-        "row 4: gold: missing or not text; give the reference answer as a string, or a list of several",
+        "row 4: gold=None: missing or not text; give the reference answer, or a list of several",
         "A: the default rewards, mean reward 0.5000",
         f"B: {recipe}, mean reward 0.5000",
     ]
@@ -262,7 +364,7 @@ def test_selfcheck_lists_golds_that_do_not_grade_themselves(tmp_path: Path) -> N
     assert code == EXIT_FAILED
     lines = output.splitlines()
     assert lines[0].startswith("row 1: gold four: ")
-    assert lines[1].startswith("row 3: gold: missing")
+    assert lines[1].startswith("row 3: gold=None: missing")
     assert lines[2:] == ["4 golds: 2 do not grade themselves correct"]
     assert [(row["row"], row["gold"], row["checker"]) for row in read(out)] == [(1, "four", "integer"), (3, "", "math")]
 
@@ -286,3 +388,26 @@ def test_selfcheck_of_a_recipes_sources(tmp_path: Path, tiny_model: Path) -> Non
     assert lines[2:] == ["11 golds: 2 do not grade themselves correct"]
     code, output = run_grpo("score", recipe, "--selfcheck", "data.train.num_problems=1")
     assert code == 0, output
+
+
+def test_selfcheck_names_the_sources_with_a_checker_that_there_is_not(tmp_path: Path, tiny_model: Path) -> None:
+    sums = {"source": "arithmetic", "num_problems": 4}
+    wrong = {"eval": {"sources": [{**sums, "checker": "intger"}, {**sums, "seed": 1, "checker": "integer"}]}}
+    code, output = run_grpo("score", boxed_recipe(tmp_path, tiny_model, **wrong), "--selfcheck")
+    assert code == EXIT_USER_ERROR
+    assert output == "grpo: eval.sources.0.checker='intger': no such checker; did you mean 'integer'?\n"
+    wrong["data"] = {"train": {**sums, "checker": "mth"}}  # type: ignore[dict-item]
+    code, output = run_grpo("score", boxed_recipe(tmp_path, tiny_model, **wrong), "--selfcheck")
+    assert [line.partition("=")[0] for line in output.splitlines()] == [
+        "grpo: data.train.checker",
+        "eval.sources.0.checker",
+    ]
+
+
+def test_selfcheck_names_the_source_that_cannot_be_read(tmp_path: Path, tiny_model: Path) -> None:
+    path = write(tmp_path / "rows.jsonl", [{"question": "Q", "answer": "4"}])
+    held_out = {"source": "dataset", "path": path, "columns": {"gold": "target"}}
+    recipe = boxed_recipe(tmp_path, tiny_model, eval={"sources": [held_out]})
+    code, output = run_grpo("score", recipe, "--selfcheck")
+    assert code == EXIT_USER_ERROR
+    assert output.startswith("grpo: eval.sources.0.columns.gold='target': the data has no such column")

@@ -4,6 +4,7 @@ import ctypes
 import os
 import random
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -54,6 +55,17 @@ def writes_into_the_pipe(prompts, completions, **columns):
     for descriptor in range(3, 64):
         try:
             os.write(descriptor, b"\x7f" * 100)
+        except OSError:
+            continue
+    time.sleep(3600)
+
+
+def answers_too_deeply(prompts, completions, **columns):
+    """A message like those of the worker, of JSON that no parser takes."""
+    deep = b"[" * 50_000
+    for descriptor in range(3, 64):
+        try:
+            os.write(descriptor, struct.pack("!i", len(deep)) + deep)
         except OSError:
             continue
     time.sleep(3600)
@@ -120,6 +132,24 @@ def waits_to_be_released(prompts, completions, folder):
     while not Path(folder[0], "released").exists():
         time.sleep(0.01)
     return [1.0] * len(completions)
+
+
+def says_so_and_loops(prompts, completions, folder):
+    Path(folder[0], "started").touch()
+    while True:
+        pass
+
+
+def tells_its_pid(prompts, completions, **columns):
+    return [os.getpid()]
+
+
+def runs_code_without_end(prompts, completions, **columns):
+    from rewards.sandbox.run import Job, Sandbox
+
+    with Sandbox(Job("import time\ntime.sleep(600)"), 600) as sandbox:
+        sandbox.next()
+        sandbox.next()
 
 
 def kills_the_zygote(prompts, completions, **columns):

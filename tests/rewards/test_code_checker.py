@@ -1,16 +1,16 @@
 """Code answers: what is right, what is wrong and why, and which golds no answer can be judged against."""
 
 import json
-import textwrap
-import time
 
 import pytest
 
-from rewards.checkers import find_checker, judge
+from rewards.checkers import code, find_checker, gold_fault, judge
 from rewards.checkers.code import MAX_ANSWER_CHARS, MAX_LIMIT_S
 from rewards.errors import UnusableGoldError
+from rewards.pool import WorkerPool
 from rewards.sandbox import run
 from rewards.types import Outcome
+from rewards.worker import Call, SetUp
 
 RIGHT, WRONG, BAD, GOLD = Outcome.CORRECT, Outcome.WRONG, Outcome.MALFORMED, Outcome.GOLD_UNUSABLE
 CHECKER = find_checker("python_tests")
@@ -200,12 +200,12 @@ def test_verdicts(gold, answer, outcome, reason):
     verdict = judge("python_tests", gold, answer)
     assert verdict.outcome is outcome, verdict.reason
     assert outcome is RIGHT or reason in verdict.reason
-    assert CHECKER.check_gold(gold) is None
+    assert gold_fault("python_tests", gold) is None
 
 
 @pytest.mark.parametrize(("gold", "answer", "outcome", "reason"), UNUSABLE, ids=names(UNUSABLE))
 def test_unusable_golds(gold, answer, outcome, reason):
-    assert reason in CHECKER.check_gold(gold)
+    assert reason in gold_fault("python_tests", gold)
     verdict = judge("python_tests", gold, answer)
     assert (verdict.outcome, reason in verdict.reason) == (outcome, True)
 
@@ -219,17 +219,68 @@ def test_an_answer_cannot_blame_the_gold():
 def test_nothing_is_judged_where_nothing_can_be_confined(monkeypatch):
     monkeypatch.setattr(run, "_BOOT", run._BOOT.replace("inside.main()", "raise SystemExit(7)"))
     run.why_unavailable.cache_clear()
-    assert "does not start" in CHECKER.check_gold(ADDING)
+    assert "does not start" in gold_fault("python_tests", ADDING)
     with pytest.raises(run.SandboxError, match="exit code 7"):
         CHECKER.check(ADDING, ADD)
     run.why_unavailable.cache_clear()
-    assert "not JSON" in CHECKER.check_gold("x")
+    with pytest.raises(UnusableGoldError, match="not JSON"):
+        CHECKER.check_gold("x")
     with pytest.raises(UnusableGoldError):
         CHECKER.check("x", ADD)
 
 
-def test_many_tests_take_little_longer_than_one():
+def test_many_tests_take_one_process(monkeypatch):
+    started = []
+    monkeypatch.setattr(code, "Sandbox", lambda *arguments: started.append(arguments) or run.Sandbox(*arguments))
     gold = unit(*(f"assert f({n}) == {n * n}" for n in range(300)))
-    start = time.monotonic()
-    assert judge("python_tests", gold, textwrap.dedent("def f(n): return n * n")).outcome is RIGHT
-    assert time.monotonic() - start < 1
+    assert judge("python_tests", gold, "def f(n): return n * n").outcome is RIGHT
+    assert len(started) == 1
+
+
+LATE = [
+    ("def add(a, b):\n    while True: pass", 20, "a long limit"),
+    ("import time\ntime.sleep(600)", 20, "a long sleep"),
+    ("import time\nwhile time.process_time() < 1: pass\ntime.sleep(600)", 1.4, "a little of both"),
+    ("import time\nwhile time.process_time() < 0.1: pass\ntime.sleep(600)", None, "no limit of its own"),
+    ("import os, time\nos.closerange(0, 64)\ntime.sleep(600)", 20, "without a word"),
+]
+
+
+@pytest.mark.parametrize(("answer", "limit_s", "what"), LATE, ids=[what for _, _, what in LATE])
+def test_late_answers_are_wrong_and_no_failure_of_the_verifier(answer, limit_s, what):
+    """Otherwise a policy could end a run: too many verdicts that fail, and it is taken for broken."""
+    gold = ADDING if limit_s is None else unit("assert add(1, 2) == 3", limit_s=limit_s)
+    several = json.dumps({"any_of": [gold, ADDING]})
+    with WorkerPool(1, 2.0) as pool:
+        calls = [Call("judge", ("python_tests", one, text)) for text in (answer, ADD) for one in (gold, several)]
+        results = pool.submit(calls).result()
+    assert [result.status for result in results] == ["done"] * 4
+    assert [result.value[0] for result in results] == ["wrong", "wrong", "correct", "correct"]
+    assert "s in all" in results[0].value[1] or "closed the pipe" in results[0].value[1]
+
+
+def test_a_limit_beyond_the_deadline_is_the_golds_fault():
+    golds = [unit("assert f() == 1", limit_s=limit_s) for limit_s in (1.5, 1.6)] + [ADDING]
+    golds += [json.dumps({"any_of": [ADDING, gold]}) for gold in (unit("assert f() == 1", limit_s=0.75), golds[0])]
+    with WorkerPool(1, 2.0) as pool:
+        results = pool.submit([Call("check_gold", ("python_tests", gold)) for gold in golds]).result()
+    assert [result.value is None for result in results] == [True, False, True, True, False]
+    assert results[1].value.startswith("limit_s=1.6: an answer has 1.5 s in all; lower it")
+
+
+def test_code_gets_no_more_memory_than_a_call_may_have():
+    answer = "def add(a, b):\n    bytearray(512 << 20)\n    return a + b"
+    outcomes = []
+    for memory_bytes in (2 << 30, 256 << 20):
+        with WorkerPool(1, 10.0, SetUp(memory_bytes=memory_bytes)) as pool:
+            [result] = pool.submit([Call("judge", ("python_tests", ADDING, answer))]).result()
+        outcomes.append(result.value[:2])
+    assert outcomes == [["correct", ""], ["wrong", "test 1 of 2: MemoryError"]]
+
+
+def test_looking_for_the_fence_takes_one_pass():
+    """Twice as long a line takes twice as long, not four times: this one would take longer than a verdict may."""
+    line = "~" * (MAX_ANSWER_CHARS - 10) + " a b"
+    with WorkerPool(1, 2.0) as pool:
+        [result] = pool.submit([Call("judge", ("python_tests", ADDING, line))]).result()
+    assert result.value[0] == "wrong"

@@ -9,12 +9,14 @@ from pathlib import Path
 import psutil
 import pytest
 from processes import wait_for
+from scoring import request
 
 from rewards.checkers import judge
 from rewards.pool import WorkerPool
 from rewards.sandbox import run
+from rewards.spec import RewardSpec
 from rewards.types import Outcome
-from rewards.worker import Call
+from rewards.worker import Call, SetUp
 
 RIGHT, WRONG = Outcome.CORRECT, Outcome.WRONG
 
@@ -194,8 +196,8 @@ def test_what_is_expected_never_enters_the_sandbox(monkeypatch):
     judge("python_tests", TARGET, "f = lambda n: 1")
     judge("python_tests", programs(("3", SECRET)), "print(1)")
     assert len(sent) == 2
-    for request in sent:
-        assert not [text for text in (SECRET, "12.5", "17.25", "1e-09") if text.encode() in request]
+    for data in sent:
+        assert not [text for text in (SECRET, "12.5", "17.25", "1e-09") if text.encode() in data]
 
 
 def test_the_search_for_it_finds_what_is_there():
@@ -205,11 +207,11 @@ def test_the_search_for_it_finds_what_is_there():
 
 def test_in_a_worker_that_is_killed_at_its_deadline():
     """The worker's limits do not get in the way, and what it was running goes with it."""
-    sleeper = unit("assert f() == 1", limit_s=30)
-    calls = [Call("judge", ("python_tests", sleeper, "import time\ntime.sleep(20)"))]
+    set_up = SetUp((RewardSpec(name="staged_rewards:runs_code_without_end"),))
+    calls = [Call("text_reward", (0, request("a")))]
     calls += [Call("judge", ("python_tests", ADDING, answer)) for answer in (ADD, "def add(a, b): return [0] * 10**10")]
     before = set(psutil.Process().children(recursive=True))
-    with WorkerPool(1, 2.0) as pool:
+    with WorkerPool(1, 2.0, set_up) as pool:
         late, right, greedy = pool.submit(calls).result()
     assert late.status == "timed_out"
     assert right.value[0] == "correct"

@@ -96,6 +96,7 @@ GARBAGE = [
     (b"l1:" * 100_000, "far too deep"),
     (b"l200000:" + b"n" * 200_000, "too many"),
     (b"e4999:" + encode(COLLIDING).split(b":", 1)[1], "hashes chosen to collide"),
+    (b"e9998:" + encode(COLLIDING + list(range(1, 5000))).split(b":", 1)[1], "half of the hashes chosen to collide"),
     (b"c__builtin__\neval\n", "a pickle"),
 ]
 

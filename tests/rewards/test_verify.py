@@ -1,14 +1,26 @@
 """The stable entry for scripts: the command on a file, and one answer in this process."""
 
 import json
+import os
 import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
-from rewards.verify import Question, Verifier, main, verify_answer
+import rewards
+from rewards.ahead import one_ahead
+from rewards.errors import PoolError
+from rewards.inquiry import Inquiry
+from rewards.one_answer import _KEPT
+from rewards.policy import DEFAULT_POLICY
+from rewards.pool import CallResult
+from rewards.question_rows import judge_rows
+from rewards.types import Verdict
+from rewards.verify import Question, Verifier, main, parse_policy, verify_answer
+from rewards.worker import Call
 
 BOMB = "10^{10^{10^{10}}}+1"
 ROWS = [
@@ -42,13 +54,134 @@ def test_command_keeps_the_rows_in_order(tmp_path):
     assert "gold=7: missing or not text" in done.stderr
 
 
-def test_command_writes_a_file_and_refuses_a_missing_one(tmp_path, capsys):
-    file, out = tmp_path / "rows.jsonl", tmp_path / "out.jsonl"
-    file.write_text(json.dumps(ROWS[0]) + "\n")
-    assert main(["--jsonl", str(file), "--out", str(out)]) == 0
-    assert json.loads(out.read_text())["outcome"] == "correct"
-    assert main(["--jsonl", str(tmp_path / "none.jsonl")]) == 2
-    assert "give the path of a JSONL file" in capsys.readouterr().err
+GOOD = json.dumps(ROWS[0]).encode()
+
+
+def judge_file(folder: Path, lines: list[bytes], *options: str) -> list[dict]:
+    file, out = folder / "rows.jsonl", folder / "out.jsonl"
+    file.write_bytes(b"".join(line + b"\n" for line in lines))
+    assert main(["--jsonl", str(file), "--out", str(out), *options]) == 0
+    return [json.loads(line) for line in out.read_text().splitlines()]
+
+
+BAD_LINES = [
+    (b"", "line='': not JSON"),
+    (b"\xff", "line='\\\\xff': not JSON"),
+    (b"[" * 100_000, "line='[[["),
+    (b'{"id": ' + b"[" * 150 + b"]" * 150 + b"}", 'line=\'{"id":'),
+    (b"7", "line='7': not an object; write {…} on each line"),
+    (b'{"gold": "7"}', "prediction=None: missing or not text; give it as a string"),
+    (b'{"gold": "7", "prediction": "7", "level": {}}', "level={}: no such level; use one of"),
+    (b'{"gold": "7", "prediction": "7", "level": "anser"}', "level='anser': no such level; did you mean 'answer'?"),
+    (b'{"gold": "7", "prediction": "7", "checker": ["math"]}', "checker="),
+    (b'{"gold": "7", "prediction": "7", "checker": "mth"}', "checker='mth': no such checker; did you mean 'math'?"),
+]
+
+
+def test_a_bad_row_has_its_reason_and_the_rows_behind_it_are_judged(tmp_path):
+    written = judge_file(tmp_path, [line for bad, _ in BAD_LINES for line in (bad, GOOD)])
+    assert [row["outcome"] for row in written] == ["bad_row", "correct"] * len(BAD_LINES)
+    for row, (_, reason) in zip(written[::2], BAD_LINES, strict=True):
+        assert row["reason"].startswith(reason)
+        assert "; " in row["reason"]
+        assert len(row["reason"]) < 300
+
+
+def test_a_byte_order_mark_is_no_fault(tmp_path):
+    [row] = judge_file(tmp_path, [b"\xef\xbb\xbf" + GOOD])
+    assert row["outcome"] == "correct"
+
+
+@pytest.mark.parametrize("identity", ["\ud800", "é三"])
+def test_every_id_can_be_written(identity, tmp_path):
+    file = tmp_path / "rows.jsonl"
+    file.write_text(json.dumps({**ROWS[0], "id": identity}) + "\n")
+    command = [sys.executable, "-m", "rewards.verify", "--jsonl", str(file)]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["id"] == identity
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--jsonl", "{folder}/none"], "--jsonl={folder}/none: No such file or directory; give the path of a JSONL"),
+        (["--jsonl", "{folder}"], "--jsonl={folder}: Is a directory; give the path of a JSONL file"),
+        (["--out", "{folder}/no/x"], "--out={folder}/no/x: No such file or directory; make that folder first"),
+        (["--out", "{folder}"], "--out={folder}: Is a directory; choose another place"),
+        (["--out", "{folder}/rows"], "--out={folder}/rows: is the file that is read; give another"),
+        (["--out", "{folder}/link"], "--out={folder}/link: is the file that is read; give another"),
+        (["--out", "/dev/full"], "--out=/dev/full: No space left on device; free some room or choose another place"),
+        (["--workers", "0"], "--workers=0: not above 0; give 1 or more"),
+        (["--deadline-s", "nan"], "--deadline-s=nan: not a number of seconds above 0; give one"),
+        (["--policy", "percent"], "--policy=percent: has no value; write key=value"),
+        (["--policy", "percnt=either"], "--policy=percnt='either': no such policy; did you mean 'percent'?"),
+        (["--policy", "percent=x"], "--policy=percent='x': not one of its values; use 'value' or 'either'"),
+        (["--policy", "rounding_digits=1"], "--policy=rounding_digits=1: input should be greater than or equal to 2;"),
+    ],
+)
+def test_what_cannot_be_done_is_said(options, message, tmp_path, capsys):
+    file = tmp_path / "rows"
+    file.write_bytes(GOOD)
+    (tmp_path / "link").symlink_to(file)
+    assert main(["--jsonl", str(file), *(word.format(folder=tmp_path) for word in options)]) == 2
+    assert capsys.readouterr().err.startswith(message.format(folder=tmp_path))
+    assert file.read_bytes() == GOOD
+
+
+def test_policies_can_be_set(tmp_path):
+    lines = [json.dumps({"gold": "60\\%", "prediction": "60", "level": "answer"}).encode()]
+    assert judge_file(tmp_path, lines)[0]["outcome"] == "wrong"
+    assert judge_file(tmp_path, lines, "--policy", "percent=either")[0]["outcome"] == "correct"
+    policy = parse_policy(["several_boxes=refuse", "rounding_digits=null", "decimal_comma=true"])
+    assert (policy.several_boxes, policy.rounding_digits, policy.decimal_comma) == ("refuse", None, True)
+
+
+class SlowVerifier:
+    """Notes when questions come and when their verdicts are waited for."""
+
+    def __init__(self):
+        self.log = []
+
+    def submit(self, questions):
+        number = len([entry for entry in self.log if entry[0] == "submitted"])
+        self.log.append(("submitted", number))
+
+        def collect():
+            self.log.append(("collected", number))
+            return [Verdict("correct")] * len(questions)
+
+        return collect
+
+
+def test_the_rows_behind_are_under_way_while_those_in_front_are_waited_for():
+    verifier = SlowVerifier()
+    written = list(judge_rows([GOOD] * 2500, verifier))
+    assert len(written) == 2500
+    assert verifier.log == [
+        ("submitted", 0),
+        ("submitted", 1),
+        ("collected", 0),
+        ("submitted", 2),
+        ("collected", 1),
+        ("collected", 2),
+    ]
+
+
+@pytest.mark.parametrize("num", range(4))
+def test_one_ahead_gives_all_in_order(num):
+    assert list(one_ahead(range(1, num + 1))) == list(range(1, num + 1))
+
+
+def test_an_inquiry_asks_a_worker_once_and_only_where_it_must():
+    inquiry = Inquiry(DEFAULT_POLICY)
+    quick, slow, again = (inquiry.ask("math", "7", answer) for answer in ("7", "x+1", "x+1"))
+    assert slow == again
+    assert inquiry.open_calls == (Call("judge", slow),)
+    assert inquiry.verdict(quick).outcome == "correct"
+    inquiry.answer([CallResult("timed_out", detail="late")])
+    assert (inquiry.verdict(slow).outcome, inquiry.verdict(slow).reason) == ("timed_out", "late")
 
 
 @pytest.mark.parametrize(
@@ -67,6 +200,21 @@ def test_one_answer(gold, prediction, right):
     began = time.monotonic()
     assert verify_answer(gold, prediction) is right
     assert time.monotonic() - began < 15
+
+
+def test_a_bomb_does_not_hold_up_another_thread(monkeypatch):
+    """With as many workers as cores, and two at the least here."""
+    monkeypatch.setattr("rewards.one_answer.num_cpus", lambda: 2)
+    _KEPT.close()
+    assert verify_answer("x+1", "1+x")
+    bomb = threading.Thread(target=verify_answer, args=("x+1", BOMB))
+    bomb.start()
+    time.sleep(0.3)
+    began = time.monotonic()
+    assert verify_answer("x+2", "2+x")
+    assert time.monotonic() - began < 3
+    bomb.join()
+    _KEPT.close()
 
 
 def test_one_answer_from_many_threads():
@@ -88,3 +236,30 @@ def test_equal_questions_are_judged_once():
         verdicts = verifier.verdicts([Question("x+1", "1+x", "answer"), Question("x+1", "\\boxed{1+x}")] * 3)
     assert len({verdict.wall_s for verdict in verdicts}) == 1
     assert {verdict.outcome for verdict in verdicts} == {"correct"}
+
+
+def test_the_package_names_it_and_loads_it_late():
+    script = "import sys, rewards; print([name for name in sys.modules if name.startswith('rewards.')])"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+    assert rewards.verify_answer is verify_answer
+    with pytest.raises(AttributeError, match="no attribute 'verify_answers'"):
+        rewards.verify_answers  # noqa: B018
+
+
+def test_a_dead_pool_is_replaced():
+    assert verify_answer("x+1", "1+x")
+    dead = _KEPT.verifier()
+    dead.close()
+    with pytest.raises(PoolError):
+        dead.verdicts([Question("x+1", "1+x")])
+    assert verify_answer("x+1", "1+x")
+    assert _KEPT.verifier() is not dead
+
+
+def test_a_fork_opens_workers_of_its_own():
+    assert verify_answer("x+1", "1+x")
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if verify_answer("x+2", "2+x") and not verify_answer("x+2", "3+x") else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
