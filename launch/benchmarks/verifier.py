@@ -44,11 +44,12 @@ def easy_questions(num: int, seed: int = 0) -> list[Question]:
 def hard_questions() -> list[Question]:
     """The LaTeX pairs of the tests, but for those that are the same text or two plain numbers."""
     rows = [json.loads(line) for file in sorted(PAIRS.glob("*.jsonl")) for line in file.read_text().splitlines()]
-    return [
+    questions = [
         Question(row["gold"], f"\\boxed{{{row['prediction']}}}", "completion")
         for row in rows
         if row["level"] == "answer" and "\\" in row["gold"] and row["gold"] != row["prediction"]
     ]
+    return list(dict.fromkeys(questions))
 
 
 def judge_one_by_one(questions: Sequence[Question]) -> list[bool]:
