@@ -20,7 +20,7 @@ from rewards.types import Outcome, Score
 _ROWS_SHOWN = 20
 
 
-class Comparison:
+class VerifierComparison:
     """What two verifiers, A and B, made of the same rows."""
 
     def __init__(self) -> None:
@@ -88,7 +88,7 @@ def compare_verifiers(
         judges = [stack.enter_context(open_judge(recipe)) for recipe in recipes]
         writer = stack.enter_context(open_writer(out, file)) if out else None
         advance = stack.enter_context(progress(count_lines(file), rows_on_screen=False))
-        comparison = Comparison()
+        comparison = VerifierComparison()
         for batch in begun(batches(read_completions(file, needed)), judges):
             rows = [row for group in batch for row in group]
             _see_batch(comparison, rows, [judge.collect(batch) for judge in judges], writer)
@@ -98,7 +98,7 @@ def compare_verifiers(
 
 
 def _see_batch(
-    comparison: Comparison, rows: Sequence[Row], scores: Sequence[list[Score | None]], writer: RowWriter | None
+    comparison: VerifierComparison, rows: Sequence[Row], scores: Sequence[list[Score | None]], writer: RowWriter | None
 ) -> None:
     for row, ours, theirs in zip(rows, *scores, strict=True):
         difference = comparison.see(row, ours, theirs)

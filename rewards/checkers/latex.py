@@ -13,7 +13,7 @@ import re
 from rewards.checkers.compare import Comparison
 from rewards.checkers.forms import read_collection, relation_parts, sides, split_items, with_both_signs
 from rewards.checkers.normalize import normalize, squeeze
-from rewards.checkers.numbers import parse_number
+from rewards.checkers.numbers import read_number
 from rewards.checkers.scalars import is_literal
 from rewards.checkers.units import split_unit
 from rewards.checkers.words import is_text
@@ -49,7 +49,7 @@ def check_gold(gold: str, policy: AnswerPolicy = DEFAULT_POLICY) -> None:
     from rewards.checkers import symbolic
 
     for value in _values(wanted):
-        if parse_number(value) is not None or is_literal(value, value) or "\\infty" in value:
+        if read_number(value) is not None or is_literal(value, value) or "\\infty" in value:
             continue
         if symbolic.parse(value) is None:
             raise UnusableGoldError(f"{value!r} cannot be parsed; give LaTeX, or take another checker")

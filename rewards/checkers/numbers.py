@@ -69,7 +69,7 @@ def _terminates(value: Fraction) -> bool:
     return rest == 1
 
 
-def parse_number(text: str) -> Written | None:
+def read_number(text: str) -> Written | None:
     """The number that normalised LaTeX `text` writes, or None when it is anything else."""
     if len(text) > _MAX_DIGITS:
         return None

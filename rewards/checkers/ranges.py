@@ -18,7 +18,7 @@ from rewards.checkers.forms import (
     split_items,
     split_top,
 )
-from rewards.checkers.numbers import parse_number
+from rewards.checkers.numbers import read_number
 
 _REAL_VARIABLE = re.compile(r"[a-z](?: ?\\in ?\\mathbb ?\{?R\}?)?")
 _REALS = "\\mathbb{R}"
@@ -148,7 +148,7 @@ def _between(parts: list[str], relations: list[str]) -> Ranges | None:
 
 def number_of(text: str) -> Fraction | None:
     """The value of a constant, exact where it is written so; None for everything else."""
-    if (written := parse_number(text)) is not None:
+    if (written := read_number(text)) is not None:
         return written.value
     from rewards.checkers import symbolic
 

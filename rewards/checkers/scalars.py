@@ -8,7 +8,7 @@ from fractions import Fraction
 
 from rewards.checkers.forms import split_top, without_parentheses
 from rewards.checkers.normalize import squeeze
-from rewards.checkers.numbers import Written, parse_number, same_number
+from rewards.checkers.numbers import Written, read_number, same_number
 from rewards.checkers.units import NEVER_DROPPED, in_radians, split_unit
 from rewards.checkers.words import fold_words_in
 from rewards.policy import AnswerPolicy
@@ -35,7 +35,7 @@ def _same_ratio(wanted: Sequence[str], given: Sequence[str], policy: AnswerPolic
 
 def is_number(text: str) -> bool:
     """A written number, with a unit or without."""
-    return parse_number(split_unit(text)[0]) is not None
+    return read_number(split_unit(text)[0]) is not None
 
 
 def same_quantity(gold: str, answer: str, policy: AnswerPolicy) -> bool:
@@ -61,7 +61,7 @@ def _same_scalar(gold: str, answer: str, policy: AnswerPolicy) -> bool:
     terms = split_top(gold, (":",)), split_top(answer, (":",))
     if len(terms[0]) > 1:
         return _same_ratio(*terms, policy)
-    wanted, given = parse_number(gold), parse_number(answer)
+    wanted, given = read_number(gold), read_number(answer)
     if given is not None and not given.is_reduced and policy.unreduced == "refuse":
         return False
     if wanted is not None and given is not None:

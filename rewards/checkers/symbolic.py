@@ -18,7 +18,7 @@ from latex2sympy2_extended.latex2sympy2 import ConversionConfig
 from math_verify import verify
 from sympy.parsing import sympy_parser
 
-from rewards.checkers.numbers import Written, parse_number, same_number
+from rewards.checkers.numbers import Written, read_number, same_number
 from rewards.checkers.units import in_radians
 from rewards.errors import MalformedAnswerError
 
@@ -73,7 +73,7 @@ def same_expression(gold: str, answer: str, min_digits: int | None = None, relat
     try:
         constants = _constant(wanted), _constant(given)
         if None not in constants:
-            written = parse_number(gold), parse_number(answer)
+            written = read_number(gold), read_number(answer)
             return _same_constant(*constants, written, min_digits, relative_tolerance)
     except OverflowError:
         raise MalformedAnswerError("a number too large to work with") from None

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from code_golds import ADD, ADDING, programs, unit
 
 from rewards.checkers import code, find_checker, gold_fault, judge
 from rewards.checkers.code import MAX_ANSWER_CHARS, MAX_LIMIT_S
@@ -16,16 +17,6 @@ RIGHT, WRONG, BAD, GOLD = Outcome.CORRECT, Outcome.WRONG, Outcome.MALFORMED, Out
 CHECKER = find_checker("python_tests")
 
 
-def unit(*lines, **more):
-    return json.dumps({"tests": lines, **more})
-
-
-def programs(*pairs, **more):
-    return json.dumps({"inputs": [given for given, _ in pairs], "outputs": [wanted for _, wanted in pairs], **more})
-
-
-ADD = "def add(a, b):\n    return a + b"
-ADDING = unit("assert add(1, 2) == 3", "assert add('a', 'b') == 'ab'")
 MBPP = unit(
     "assert similar_elements((3, 4, 5, 6),(5, 7, 4, 10)) == (4, 5)",
     "assert set(similar_elements((1, 2, 3, 4),(5, 4, 3, 7))) == set((3, 4))",

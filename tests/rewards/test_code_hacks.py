@@ -1,6 +1,5 @@
 """What answers try that want to be right without being so: the outcome, the time, what is left, the next verdict."""
 
-import json
 import os
 import tempfile
 import time
@@ -8,6 +7,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from code_golds import ADD, ADDING, programs, unit
 from processes import wait_for
 from scoring import request
 
@@ -21,16 +21,6 @@ from rewards.worker import Call, SetUp
 RIGHT, WRONG = Outcome.CORRECT, Outcome.WRONG
 
 
-def unit(*lines, **more):
-    return json.dumps({"tests": lines, **more})
-
-
-def programs(*pairs, **more):
-    return json.dumps({"inputs": [given for given, _ in pairs], "outputs": [wanted for _, wanted in pairs], **more})
-
-
-ADD = "def add(a, b):\n    return a + b"
-ADDING = unit("assert add(1, 2) == 3", "assert add('a', 'b') == 'ab'")
 SQUARES = programs(("3\n", "9\n"), ("12", "144"))
 SECRET = "4711-secret-1147"
 TARGET = unit(
