@@ -39,4 +39,5 @@ class FailedRewards:
 def leave_if_any(failed: Mapping[str, FailedRewards]) -> None:
     """Say on stderr which rewards failed, and leave with exit code 1 if any did; the keys are what lines begin with."""
     if lines := [f"{start}{line}" for start, one in failed.items() for line in one.lines()]:
+        sys.stdout.flush()  # where both go to one place, what failed comes last
         sys.exit("\n".join(lines))

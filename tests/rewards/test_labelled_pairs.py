@@ -1,4 +1,4 @@
-"""Labelled answers: three sets of our own, and the labelled and hostile ones that may lie beside the checkout."""
+"""Labelled answers: four sets of our own, and the labelled and hostile ones that may lie beside the checkout."""
 
 import json
 import time
@@ -17,6 +17,8 @@ STRICTER_THAN_THE_LABEL = {
     "own_pairs.jsonl": {"o0113"},  # y = 4 as y - 4 = 0: an equation still to be solved is not taken for its solution
     "real_golds.jsonl": set(),
     "attacks_and_spellings.jsonl": set(),
+    # |x| < 3 as -3 < x < 3 and 2x > 6 as x > 3: an inequality solved; ln(a/b) as a difference: for positive a and b
+    "in_the_manner_of_suites.jsonl": {"t0065", "t0070", "t0157"},
     "math_pairs.jsonl": set(),
 }
 
@@ -37,6 +39,7 @@ def text_of(row, field):
         OWN / "own_pairs.jsonl",
         OWN / "real_golds.jsonl",
         OWN / "attacks_and_spellings.jsonl",
+        OWN / "in_the_manner_of_suites.jsonl",
         pytest.param(SHARED / "math_pairs.jsonl", marks=needs_shared),
     ],
     ids=lambda file: file.name,
