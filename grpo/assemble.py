@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from data.templates import get_template
 from grpo.checkpoint import Checkpoints, check_room, checkpoint_bytes, list_checkpoints
 from grpo.config import Recipe
 from grpo.display import make_display
@@ -19,7 +20,7 @@ from grpo.judging import Judge, open_scorer
 from grpo.meter import Meter
 from grpo.models import num_parameters
 from grpo.policy import Policy, PolicySettings
-from grpo.preflight import Material, Say, find_template, prepare
+from grpo.preflight import Material, Say, prepare
 from grpo.prompts import PromptSet
 from grpo.rollout.engine import Engine
 from grpo.rollout.rollouts import Draw, Rollouts
@@ -92,7 +93,7 @@ def open_run(recipe: Recipe) -> Iterator[Run]:
 def open_judge(recipe: Recipe, meter: Meter) -> Judge:
     """The reward workers, behind the recipe's rewards and template."""
     scorer = open_scorer(recipe.rewards, recipe.scoring)
-    return Judge(scorer, find_template(recipe), recipe.scoring, meter)
+    return Judge(scorer, get_template(recipe.data.template), recipe.scoring, meter)
 
 
 def open_engine(recipe: Recipe, material: Material, world: World, logs: Path) -> Engine:

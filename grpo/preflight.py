@@ -43,7 +43,7 @@ def prepare(recipe: Recipe, judge: Judge, say: Say, *, for_training: bool = True
 
     An evaluation alone needs no training problems, and then gets none.
     """
-    template = find_template(recipe)
+    template = get_template(recipe.data.template)
     train = _usable(recipe.data.train, "data.train", recipe, judge, say) if for_training else []
     held_out = [_usable(spec, f"eval.sources.{i}", recipe, judge, say) for i, spec in enumerate(recipe.eval.sources)]
     folder = resolve_model(recipe.model.path)
@@ -74,11 +74,6 @@ def prepare(recipe: Recipe, judge: Judge, say: Say, *, for_training: bool = True
         ),
         max_model_len=max_model_len,
     )
-
-
-def find_template(recipe: Recipe) -> Template:
-    """The recipe's prompt template."""
-    return get_template(recipe.data.template)
 
 
 def _usable(spec: SourceSpec, where: str, recipe: Recipe, judge: Judge, say: Say) -> list[Problem]:

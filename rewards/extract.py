@@ -110,7 +110,7 @@ def _from_box(text: str, several_boxes: SeveralBoxes) -> Extracted:
         return _no_answer(f"{num} different boxes")
     joined = _joined_at_the_end(text, boxes) if several_boxes == "list" else boxes[-1:]
     if len({box.content for box in joined}) > 1:
-        return Extracted(", ".join(_named_and_signed(text, box, box.content) for box in joined))
+        return Extracted(", ".join(_named_and_signed(text, box) for box in joined))
     content = _innermost(boxes[-1].content)
     if content is None:
         reason = f"more than {_MAX_NESTED_BOXES} boxes inside each other"
@@ -122,7 +122,7 @@ def _from_box(text: str, several_boxes: SeveralBoxes) -> Extracted:
 
 def _signed(text: str, box: Box, content: str) -> str:
     """The content with the sign that stands in front of the box; a dash that begins a line is a bullet."""
-    before = text[max(0, box.start - _BEFORE_BOX) : box.start]
+    before = _in_front_of(text, box)
     sign = _SIGN.search(before)
     if sign is None or _BULLET.search(before):
         return content
@@ -130,9 +130,13 @@ def _signed(text: str, box: Box, content: str) -> str:
     return f"{sign['sign']} {written}" if "\\" in sign["sign"] else f"-{written}"
 
 
-def _named_and_signed(text: str, box: Box, content: str) -> str:
-    name = _NAMED.search(text[max(0, box.start - _BEFORE_BOX) : box.start])
-    signed = _signed(text, box, content)
+def _in_front_of(text: str, box: Box) -> str:
+    return text[max(0, box.start - _BEFORE_BOX) : box.start]
+
+
+def _named_and_signed(text: str, box: Box) -> str:
+    name = _NAMED.search(_in_front_of(text, box))
+    signed = _signed(text, box, box.content)
     return f"{name[1]} = {signed}" if name else signed
 
 

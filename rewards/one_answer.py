@@ -45,18 +45,20 @@ class _Kept:
     def verifier(self, instead_of: Verifier | None = None) -> Verifier:
         """The verifier to ask; another one than that which has died."""
         with self._lock:
-            if self._verifier is not None and self._verifier is instead_of:
-                self._verifier.close()
-                self._verifier = None
+            if self._verifier is instead_of:
+                self._drop()
             if self._verifier is None:
                 self._verifier = Verifier(num_workers=num_cpus())
             return self._verifier
 
     def close(self) -> None:
         with self._lock:
-            if self._verifier is not None:
-                self._verifier.close()
-                self._verifier = None
+            self._drop()
+
+    def _drop(self) -> None:
+        if self._verifier is not None:
+            self._verifier.close()
+            self._verifier = None
 
 
 _KEPT = _Kept()

@@ -8,7 +8,7 @@ from itertools import islice
 from typing import Any, get_args
 
 from rewards.ahead import one_ahead
-from rewards.checkers import find_checker
+from rewards.checkers import checker_fault
 from rewards.errors import did_you_mean
 from rewards.jsonl import Row, read_rows
 from rewards.types import Outcome, Verdict
@@ -46,11 +46,7 @@ def _fault(fields: Mapping[str, Any]) -> str | None:
             return f"{key}={fields.get(key)!r:.80}: missing or not text; give it as a string"
     if (level := fields.get("level", "auto")) not in get_args(Level):
         return f"level={level!r:.80}: no such level; {did_you_mean(str(level), get_args(Level))}"
-    try:
-        find_checker(str(fields.get("checker", "math")))
-    except ValueError as error:
-        return str(error)
-    return None
+    return checker_fault(fields.get("checker", "math"))
 
 
 def _question(fields: Mapping[str, Any]) -> Question:

@@ -106,12 +106,11 @@ class Scorer:
     def collect(self) -> list[tuple[Score, ...]]:
         """Wait for everything submitted since the last `collect`: its scores, in the order of submission."""
         submitted, self._submitted = self._submitted, []
-        return [self._scores(item, item.job.result() if item.job else []) for item in submitted]
+        return [self._wait_for(item) for item in submitted]
 
     def collect_first(self) -> tuple[tuple[Score, ...], list[Fault]]:
         """Wait for the group submitted first, whatever follows it: its scores, and the rewards that failed on it."""
-        item = self._submitted.pop(0)
-        scores = self._scores(item, item.job.result() if item.job else [])
+        scores = self._wait_for(self._submitted.pop(0))
         return scores, self.take_faults()
 
     def take_faults(self) -> list[Fault]:
@@ -137,6 +136,9 @@ class Scorer:
         except PoolError as error:
             self.close()
             raise ValueError(str(error)) from error
+
+    def _wait_for(self, item: _Submitted) -> tuple[Score, ...]:
+        return self._scores(item, item.job.result() if item.job else [])
 
     def _scores(self, item: _Submitted, results: Sequence[CallResult]) -> tuple[Score, ...]:
         num_verdicts = len(item.inquiry.open_calls)

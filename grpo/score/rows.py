@@ -11,7 +11,7 @@ from typing import Any, get_args
 from data.golds import several_references
 from data.templates import Template
 from grpo.errors import UserError
-from rewards.checkers import find_checker
+from rewards.checkers import checker_fault
 from rewards.errors import did_you_mean
 from rewards.jsonl import Row, read_rows
 from rewards.options import LengthOptions
@@ -31,7 +31,8 @@ def columns_needed(rewards: Iterable[RewardSpec]) -> dict[str, str]:
     for spec in rewards:
         if spec.name in _COUNT_TOKENS:
             needed["num_tokens"] = spec.name
-        if spec.name == "length" and LengthOptions.model_validate(spec.options).warmup_steps > 0:
+        options = None if spec.is_user_function else spec.parsed_options()
+        if isinstance(options, LengthOptions) and options.warmup_steps > 0:
             needed["step"] = spec.name
     return needed
 
@@ -132,11 +133,7 @@ def _gold_fault(fields: Mapping[str, Any]) -> str | None:
     texts = gold if isinstance(gold, list) else [gold]
     if not texts or not all(isinstance(text, str) for text in texts):
         return f"gold={gold!r:.80}: missing or not text; give the reference answer, or a list of several"
-    try:
-        find_checker(checker_of(fields))
-    except ValueError as error:
-        return str(error)
-    return None
+    return checker_fault(checker_of(fields))
 
 
 def _missing_fault(fields: Mapping[str, Any], needed: Mapping[str, str]) -> str | None:

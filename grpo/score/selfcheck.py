@@ -17,7 +17,7 @@ from grpo.judging import open_scorer
 from grpo.score.output import open_writer, progress, short
 from grpo.score.row_judge import recipe_of
 from grpo.score.rows import checker_of, read_golds, reference, require_file
-from rewards.checkers import find_checker
+from rewards.checkers import checker_fault
 from rewards.jsonl import RowWriter
 from rewards.scorer import Scorer
 from rewards.spec import RewardSpec
@@ -97,13 +97,8 @@ def _sources(recipe: Recipe) -> list[tuple[str, SourceSpec]]:
 
 def _require_checkers(sources: Sequence[tuple[str, SourceSpec]]) -> None:
     """Raise UserError that names every source with a checker that there is not."""
-    faults = []
-    for name, spec in sources:
-        try:
-            find_checker(spec.checker or "math")
-        except ValueError as error:
-            faults.append(f"{name}.{error}")
-    if faults:
+    found = ((name, checker_fault(spec.checker or "math")) for name, spec in sources)
+    if faults := [f"{name}.{fault}" for name, fault in found if fault]:
         raise UserError("\n".join(faults))
 
 

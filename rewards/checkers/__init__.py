@@ -63,6 +63,15 @@ def find_checker(name: str) -> Checker:
     return CHECKERS[name]
 
 
+def checker_fault(name: object) -> str | None:
+    """Why there is no checker of that name, or None where there is one."""
+    try:
+        find_checker(str(name))
+    except ValueError as error:
+        return str(error)
+    return None
+
+
 def judge(
     checker: str, gold: str, answer: str, policy: AnswerPolicy = DEFAULT_POLICY, budget: Budget = UNBOUNDED
 ) -> Verdict:
@@ -82,19 +91,20 @@ def judge(
 
 def _judge_each(found: Checker, golds: Sequence[str], answer: str, extra: Extra) -> Verdict:
     """CORRECT as soon as one reference is met, else the verdict by the first that can be judged against."""
-    first: Verdict | UnusableGoldError | None = None
+    verdicts: list[Verdict] = []
+    faults: list[UnusableGoldError] = []
     for gold in golds:
         try:
             verdict = _judge_one(found, gold, answer, extra)
         except UnusableGoldError as error:
-            first = first or error
+            faults.append(error)
             continue
         if verdict.outcome is Outcome.CORRECT:
             return verdict
-        first = verdict if not isinstance(first, Verdict) else first
-    if isinstance(first, Verdict):
-        return first
-    raise first or UnusableGoldError("no reference answer")
+        verdicts.append(verdict)
+    if not verdicts:
+        raise faults[0]
+    return verdicts[0]
 
 
 def gold_fault(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from rewards.checkers.forms import (
+    FLIPPED,
     Collection,
     is_name,
     is_quantity,
@@ -23,6 +25,7 @@ from rewards.checkers.scalars import is_literal, is_number, same_expression, sam
 from rewards.checkers.words import same_words, without_label
 from rewards.policy import AnswerPolicy
 
+_Part = TypeVar("_Part")
 _INTEGER_PARAMETER = re.compile(r"\(? ?([a-z]) ?\\in ?\\mathbb ?\{?Z\}? ?\)?")
 _VARIABLE = re.compile(r"(?<![A-Za-z\\])[a-df-z](?![A-Za-z])")
 
@@ -55,12 +58,9 @@ class Comparison:
             return False
         if self.policy.intervals == "same" and wanted.is_relation != given.is_relation:
             return False
-        left = list(given.intervals)
-        for interval in wanted.intervals:
-            partner = next((one for one in left if self._same_collection(interval, one)), None)
-            if partner is None:
-                return self._is_set_expression(gold, answer) and same_expression(gold, answer, self.policy)
-            left.remove(partner)
+        left = _without_partners(wanted.intervals, given.intervals, self._same_collection)
+        if left is None:
+            return _is_set_expression(gold, answer) and same_expression(gold, answer, self.policy)
         return not left
 
     def _items(self, text: str) -> list[str]:
@@ -111,13 +111,7 @@ class Comparison:
             return False
         if in_order:
             return all(self.same(*pair) for pair in zip(wanted, given, strict=True))
-        left = list(given)
-        for item in sorted(wanted, key=lambda item: item not in left):
-            partner = next((one for one in sorted(left, key=lambda one: one != item) if self.same(item, one)), None)
-            if partner is None:
-                return False
-            left.remove(partner)
-        return True
+        return _without_partners(wanted, given, self.same) is not None
 
     def _includes(self, items: Sequence[str], others: Sequence[str]) -> bool:
         """Every one of `others` is among the items: how sets are compared, where repetition says nothing."""
@@ -143,14 +137,13 @@ class Comparison:
     def _same_relation(self, gold: str, answer: str) -> bool:
         """Relations that are no range: the same sides with the same signs between them, or turned round."""
         (wanted, signs), (given, others) = relation_parts(gold), relation_parts(answer)
-        turned = {"<": ">", ">": "<", "\\le": "\\ge", "\\ge": "\\le"}
         if len(wanted) != len(given):
             name, value = (wanted, given) if len(wanted) > len(given) else (given, wanted)
             is_member = len(name) == 2 and "\\in" in (*signs, *others) and is_name(name[0])
             return is_member and not is_number(name[1]) and self.same(name[1], value[0])
         if signs == others and all(self.same(*pair) for pair in zip(wanted, given, strict=True)):
             return True
-        if signs == [turned.get(sign, sign) for sign in reversed(others)] and "\\in" not in signs:
+        if signs == [FLIPPED.get(sign, sign) for sign in reversed(others)] and "\\in" not in signs:
             return all(self.same(*pair) for pair in zip(wanted, reversed(given), strict=True))
         return False
 
@@ -181,16 +174,33 @@ class Comparison:
         """A set of one thing is that thing; sets may be written as unions and intersections."""
         if found is not None and found.brackets == "{}" and len(found.items) == 1:
             return self.same(found.items[0], answer if read_collection(gold) else gold)
-        return self._is_set_expression(gold, answer) and same_expression(gold, answer, self.policy)
-
-    def _is_set_expression(self, gold: str, answer: str) -> bool:
-        return any(sign in text for sign in ("\\cup", "\\cap", "\\setminus") for text in (gold, answer))
+        return _is_set_expression(gold, answer) and same_expression(gold, answer, self.policy)
 
     def _same_matrix(self, wanted: list[list[str]], given: list[list[str]]) -> bool:
         if [len(row) for row in wanted] != [len(row) for row in given]:
             return False
         rows = zip(wanted, given, strict=True)
         return all(self.same(*cells) for left, right in rows for cells in zip(left, right, strict=True))
+
+
+def _without_partners(
+    wanted: Sequence[_Part], given: Sequence[_Part], same: Callable[[_Part, _Part], bool]
+) -> list[_Part] | None:
+    """What is left of `given` when each of `wanted` has taken a partner; None when one finds none.
+
+    Those that are written alike are paired off first, since comparing the others may take long.
+    """
+    left = list(given)
+    for one in sorted(wanted, key=lambda one: one not in left):
+        partner = next((other for other in sorted(left, key=lambda other: other != one) if same(one, other)), None)
+        if partner is None:
+            return None
+        left.remove(partner)
+    return left
+
+
+def _is_set_expression(gold: str, answer: str) -> bool:
+    return any(sign in text for sign in ("\\cup", "\\cap", "\\setminus") for text in (gold, answer))
 
 
 def _before_approx(text: str) -> str:

@@ -9,8 +9,7 @@ from rewards.errors import UnusableGoldError
 
 def check(gold: str, answer: str) -> bool:
     """Equal, upper and lower case told apart."""
-    check_gold(gold)
-    return _fold(answer) == _fold(gold)
+    return _fold(answer) == _wanted(gold)
 
 
 def check_ignoring_case(gold: str, answer: str) -> bool:
@@ -19,8 +18,14 @@ def check_ignoring_case(gold: str, answer: str) -> bool:
 
 
 def check_gold(gold: str) -> None:
-    if not _fold(gold):
+    _wanted(gold)
+
+
+def _wanted(gold: str) -> str:
+    wanted = _fold(gold)
+    if not wanted:
         raise UnusableGoldError("the gold is empty; give the expected text")
+    return wanted
 
 
 def _fold(text: str) -> str:

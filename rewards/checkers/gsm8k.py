@@ -7,6 +7,7 @@ the number; it is compared as `integer` compares.
 from __future__ import annotations
 
 import re
+from fractions import Fraction
 
 from rewards.checkers import integer
 from rewards.errors import UnusableGoldError
@@ -16,13 +17,18 @@ _LAST_LINE = re.compile(r"(?:^|\n)[ \t]*####([^\n]*)\s*\Z")
 
 def check(gold: str, answer: str) -> bool:
     """Are both the same number?"""
-    check_gold(gold)
-    return integer.check(_stated(gold), _stated(answer))
+    return integer.parse_number(_stated(answer)) == _wanted(gold)
 
 
 def check_gold(gold: str) -> None:
-    if integer.parse_number(_stated(gold)) is None:
+    _wanted(gold)
+
+
+def _wanted(gold: str) -> Fraction:
+    wanted = integer.parse_number(_stated(gold))
+    if wanted is None:
         raise UnusableGoldError(f"{gold!r:.80} is not a number; give one, or a solution that ends in '#### number'")
+    return wanted
 
 
 def _stated(text: str) -> str:

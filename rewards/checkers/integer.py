@@ -20,13 +20,18 @@ _MAX_DIGITS = 1000
 
 def check(gold: str, answer: str) -> bool:
     """Are both the same number? Raises UnusableGoldError when the gold is none."""
-    check_gold(gold)
-    return parse_number(answer) == parse_number(gold)
+    return parse_number(answer) == _wanted(gold)
 
 
 def check_gold(gold: str) -> None:
-    if parse_number(gold) is None:
+    _wanted(gold)
+
+
+def _wanted(gold: str) -> Fraction:
+    wanted = parse_number(gold)
+    if wanted is None:
         raise UnusableGoldError(f"{gold!r} is not a number; give digits such as 1234")
+    return wanted
 
 
 def parse_number(text: str) -> Fraction | None:

@@ -78,11 +78,12 @@ def _read_union(text: str) -> Ranges | None:
 def _without_points(text: str) -> list[Collection]:
     """The intervals between the points of a set; none when a point is no number."""
     points = read_collection(text)
-    is_set = points is not None and points.brackets == "{}"
-    value_of = {point: number_of(point) for point in points.items} if points is not None and is_set else {"": None}
-    if None in value_of.values():
+    if points is None or points.brackets != "{}":
         return []
-    ends = ["-\\infty", *sorted(value_of, key=lambda point: value_of[point] or 0), "\\infty"]
+    value_of = {point: value for point in points.items if (value := number_of(point)) is not None}
+    if len(value_of) < len({*points.items}):
+        return []
+    ends = ["-\\infty", *sorted(value_of, key=lambda point: value_of[point]), "\\infty"]
     return [Collection("()", pair) for pair in pairwise(ends)]
 
 
