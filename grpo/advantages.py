@@ -1,12 +1,11 @@
-"""Group-normalised advantages: pure functions from a group's rewards to one number a completion."""
+"""Advantages: pure functions from the rewards of a group, or of a whole step, to how much better each completion is."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from itertools import accumulate
 
-Scale = Literal["std", "none"]
 Part = Sequence[float | None]
 """One part of the reward for each completion of a group, shape (G,); None where it had no opinion."""
 
@@ -14,22 +13,65 @@ STD_FLOOR = 1e-4
 """Added to the standard deviation, in units of what is divided by it."""
 
 
-def group_advantages(rewards: Sequence[float], scale: Scale = "std") -> list[float]:
-    """How much better each completion is than its group, shape (G,) to (G,).
+def group_std(rewards: Sequence[float]) -> list[float]:
+    """How much better each completion is than its group, in deviations of the group, shape (G,) to (G,).
 
-    ``std`` (DeepSeekMath, arXiv 2402.03300, section 4.1.2): A_i = (r_i - mean(r)) / (std(r) + STD_FLOOR).
-    ``none`` (Dr. GRPO, arXiv 2503.20783, section 3.2): A_i = r_i - mean(r), since the deviation gives problems
-    that are almost always or almost never solved too much weight.
+    DeepSeekMath (arXiv 2402.03300, section 4.1.2): A_i = (r_i - mean(r)) / (std(r) + STD_FLOOR).
 
     The deviation is the sample's (G - 1 in its denominator); the paper does not say which. The mean is taken
     with exact summation, and a group whose rewards are all equal, tested exactly, gets exact zeros. A reward
     that is not finite is an error, never a silent zero.
     """
     centred = _centred(rewards)
-    if scale == "none" or not any(centred):
+    if not any(centred):
         return centred
     deviation = _deviation(centred)
     return [value / deviation for value in centred]
+
+
+def group_mean(rewards: Sequence[float]) -> list[float]:
+    """How much better each completion is than its group, shape (G,) to (G,).
+
+    Dr. GRPO (arXiv 2503.20783, section 3.2): A_i = r_i - mean(r), since the deviation gives problems that are almost
+    always or almost never solved too much weight. Equal rewards give exact zeros.
+    """
+    return _centred(rewards)
+
+
+def leave_one_out(rewards: Sequence[float]) -> list[float]:
+    """How much better each completion is than the mean of the others, shape (G,) to (G,).
+
+    RLOO (arXiv 2402.14740): A_i = r_i - sum_{j != i}(r_j) / (G - 1), which is (r_i - mean(r)) G / (G - 1). Equal
+    rewards give exact zeros.
+    """
+    return [value * len(rewards) / (len(rewards) - 1) for value in _centred(rewards)]
+
+
+def batch_std(returns: Sequence[float]) -> list[float]:
+    """How much better each token does than the whole step, in deviations of the step, shape (N,) to (N,).
+
+    REINFORCE++ (arXiv 2501.03262): A_t = (R_t - mean(R)) / (std(R) + STD_FLOOR), with R_t the return from token t on.
+    Mean and deviation are over all N completion tokens of the step, those of all ranks, so that long completions
+    count for more: the paper says "the batch", and OpenRLHF, its authors' code, takes the tokens.
+
+    Where we differ: the deviation is the sample's (OpenRLHF's the population's, its variance at least 1e-8). Equal
+    returns, tested exactly, give exact zeros.
+    """
+    centred = _centred(returns)
+    if not any(centred):
+        return centred
+    deviation = _deviation(centred)
+    return [value / deviation for value in centred]
+
+
+def charged_from(costs: Sequence[float], length: int) -> list[float]:
+    """What a token and all that follow it cost, for each of `length` tokens; without costs that is 0.
+
+    REINFORCE++'s sum over i = t..T of beta KL(i): a token answers for itself and for what it led to.
+    """
+    if not costs:
+        return [0.0] * length
+    return list(accumulate(reversed(costs)))[::-1]
 
 
 def part_advantages(part: Part) -> list[float]:
@@ -40,7 +82,7 @@ def part_advantages(part: Part) -> list[float]:
     The paper knows no missing opinions: here a None is left out of mean and deviation, and gets 0. So does every
     completion where all opinions are equal, tested exactly, or where there is only one.
     """
-    normalised = iter(group_advantages([value for value in part if value is not None]))
+    normalised = iter(group_std([value for value in part if value is not None]))
     return [0.0 if value is None else next(normalised) for value in part]
 
 

@@ -7,23 +7,23 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from data.templates import get_template
 from grpo.checkpoint import Checkpoints, check_room, checkpoint_bytes, list_checkpoints
+from grpo.collector import Collector
 from grpo.config import Recipe
 from grpo.display import make_display
 from grpo.errors import UserError
 from grpo.evaluate import Evaluator
+from grpo.filling import choose_fill
 from grpo.folder import RunFolder
 from grpo.judging import Judge, open_scorer
 from grpo.meter import Meter
-from grpo.models import num_parameters
+from grpo.objectives.choose import advantage_of
 from grpo.policy import Policy, PolicySettings
 from grpo.preflight import Material, Say, prepare
 from grpo.prompts import PromptSet
 from grpo.rollout.engine import Engine
-from grpo.rollout.rollouts import Draw, Rollouts
+from grpo.rollout.rollouts import Rollouts
 from grpo.rollout.sync import PROBE_PROMPTS, PROBE_TOKENS, WeightSync
 from grpo.runlog import MainLog, QuietLog, RunLog
 from grpo.trackers import Trackers
@@ -36,18 +36,11 @@ class Run:
 
     recipe: Recipe
     world: World
-    prompts: PromptSet
-    rollouts: Rollouts
-    judge: Judge
+    collector: Collector
     policy: Policy
     evaluator: Evaluator
     checkpoints: Checkpoints
     log: RunLog
-    material: Material
-
-    def draw(self, step: int) -> Draw:
-        """How the completions of a step are drawn."""
-        return Draw(self.recipe.rollout.group_size, self.material.sampling, f"step {step}")
 
 
 @contextmanager
@@ -62,6 +55,7 @@ def open_run(recipe: Recipe) -> Iterator[Run]:
         judge = open_judge(recipe, meter)
         stack.callback(judge.close)
         material = prepare(recipe, judge, say)
+        _check_rounds(recipe, material)
         _check_disk(recipe, material)
         log = _open_log(recipe, material, world, meter, stack)
         policy = Policy(material.model_folder, _policy_settings(recipe), world, meter)
@@ -72,9 +66,7 @@ def open_run(recipe: Recipe) -> Iterator[Run]:
         yield Run(
             recipe=recipe,
             world=world,
-            prompts=PromptSet(material.train, recipe.rollout.prompts_per_step, recipe.run.seed),
-            rollouts=rollouts,
-            judge=judge,
+            collector=_open_collector(recipe, material, rollouts, judge, world),
             policy=policy,
             evaluator=open_evaluator(recipe, material, rollouts, judge, world, meter),
             checkpoints=Checkpoints(
@@ -86,7 +78,6 @@ def open_run(recipe: Recipe) -> Iterator[Run]:
                 meter,
             ),
             log=log,
-            material=material,
         )
 
 
@@ -138,6 +129,19 @@ def open_evaluator(
     )
 
 
+def _open_collector(recipe: Recipe, material: Material, rollouts: Rollouts, judge: Judge, world: World) -> Collector:
+    rollout = recipe.rollout
+    return Collector(
+        PromptSet(material.train, rollout.prompts_per_step, recipe.run.seed, rollout.max_rounds),
+        rollouts,
+        judge,
+        world,
+        material.sampling,
+        rollout.group_size,
+        choose_fill(rollout, advantage_of(recipe.update), recipe.rewards),
+    )
+
+
 def _open_log(recipe: Recipe, material: Material, world: World, meter: Meter, stack: ExitStack) -> RunLog:
     """The first rank opens the run's folder, the screen and the trackers; the others keep quiet."""
     if world.rank > 0:
@@ -173,10 +177,20 @@ def _check_world(recipe: Recipe, world: World) -> None:
         )
 
 
+def _check_rounds(recipe: Recipe, material: Material) -> None:
+    """A step that draws in rounds has each problem once, so that fewer than it takes never fill its batch."""
+    rollout = recipe.rollout
+    if rollout.max_rounds > 1 and len(material.train) < rollout.prompts_per_step:
+        raise UserError(
+            f"rollout.max_rounds={rollout.max_rounds}: the training set has {len(material.train)} problems, fewer than "
+            f"rollout.prompts_per_step={rollout.prompts_per_step}, which no number of rounds fills; set fewer prompts "
+            "a step, or max_rounds to 1"
+        )
+
+
 def _check_disk(recipe: Recipe, material: Material) -> None:
     existing = len(list_checkpoints(recipe.run.dir / "checkpoints"))
-    export_bytes = torch.finfo(getattr(torch, recipe.rollout.dtype)).bits // 8
-    each = checkpoint_bytes(num_parameters(material.model_folder), export_bytes)
+    each = checkpoint_bytes(material.model_folder, _policy_settings(recipe))
     check_room(recipe.run.dir, each * max(1, recipe.checkpoint.keep + 1 - existing))
 
 

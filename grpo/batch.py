@@ -1,27 +1,34 @@
-"""Lessons to one batch: loss weights, the one denominator, and micro-batches by token budget."""
+"""Lessons to one batch: loss weights, the one denominator, and micro-batches of equal cost."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 from grpo.config import UpdateSection
+from grpo.objectives.choose import normalisation_of
 from grpo.types import Batch, Branch, Lesson, PromptTree
 
+PAIRS_PER_TOKEN = 8192
+"""So many pairs of tokens in the attention cost as much as one token in the matrices: about six times a model's hidden
+size, with a head as large as usual. It only shares out work evenly, so one number serves all models."""
 
-def make_batch(lessons: Sequence[Lesson], settings: UpdateSection, max_new_tokens: int) -> Batch:
-    """What one update needs of this rank's lessons; the denominator is still this rank's share.
 
-    Completions whose advantage is exactly zero add nothing to the gradient and cost no forward pass, unless a KL
+def make_batch(lessons: Sequence[Lesson], settings: UpdateSection, max_new_tokens: int, num_ranks: int = 1) -> Batch:
+    """What one update needs of a step's lessons, those of all ranks.
+
+    Completions without any advantage add nothing to the gradient and cost no forward pass, unless a KL or an entropy
     term pulls on them too. They count in the denominator all the same.
     """
-    trees = [_tree(lesson, settings) for lesson in lessons]
+    normalise = normalisation_of(settings)
+    trees = [_tree(lesson, normalise) for lesson in lessons]
     lengths = [len(one.token_ids) for lesson in lessons for one in lesson.scored.group.completions]
-    if settings.kl_weight == 0:
+    if not (settings.kl_weight and settings.kl_in == "loss") and not settings.entropy_weight:
         trees = [_with_signal(tree) for tree in trees]
-    pieces = [piece for tree in trees if tree.branches for piece in _split(tree, settings.tokens_per_micro_batch)]
+    pieces = [piece for tree in trees if tree.branches for piece in split(tree, settings.tokens_per_micro_batch)]
     return Batch(
-        micro_batches=tuple(_pack(pieces, settings.tokens_per_micro_batch)),
-        denominator=denominator(lengths, settings.normalise, max_new_tokens),
+        micro_batches=tuple(balance(pieces, settings.tokens_per_micro_batch, num_ranks)),
+        denominator=denominator(lengths, normalise, max_new_tokens),
     )
 
 
@@ -29,35 +36,36 @@ def denominator(lengths: Sequence[int], normalise: str, max_new_tokens: int) -> 
     """What divides the summed loss, from the token counts of all completions, dead groups included.
 
     token: the number of completion tokens (DAPO, arXiv 2503.14476, equation 8); sequence: the number of
-    completions (GRPO, arXiv 2402.03300, equation 3, with 1/length as each token's weight); constant: completions
-    times the longest length allowed (Dr. GRPO, arXiv 2503.20783, appendix).
+    completions (GRPO, arXiv 2402.03300, equation 3, with 1/length as each token's weight); sequence_sum: the same,
+    with a weight of 1 (RLOO, arXiv 2402.14740); constant: completions times the longest length allowed (Dr. GRPO,
+    arXiv 2503.20783, appendix).
     """
     if normalise == "token":
         return float(sum(lengths))
-    if normalise == "sequence":
-        return float(len(lengths))
-    return float(len(lengths) * max_new_tokens)
+    if normalise == "constant":
+        return float(len(lengths) * max_new_tokens)
+    return float(len(lengths))
 
 
-def _tree(lesson: Lesson, settings: UpdateSection) -> PromptTree:
+def _tree(lesson: Lesson, normalise: str) -> PromptTree:
     group = lesson.scored.group
     branches = tuple(
         Branch(
             token_ids=completion.token_ids,
             sampler_logps=completion.sampler_logps,
-            advantage=advantage,
-            weight=1 / len(completion.token_ids) if settings.normalise == "sequence" else 1.0,
+            advantages=advantages,
+            weight=1 / len(completion.token_ids) if normalise == "sequence" else 1.0,
         )
-        for completion, advantage in zip(group.completions, lesson.advantages, strict=True)
+        for completion, advantages in zip(group.completions, lesson.advantages, strict=True)
     )
     return PromptTree(group.prompt.token_ids, branches)
 
 
 def _with_signal(tree: PromptTree) -> PromptTree:
-    return PromptTree(tree.prompt_ids, tuple(branch for branch in tree.branches if branch.advantage != 0))
+    return PromptTree(tree.prompt_ids, tuple(branch for branch in tree.branches if any(branch.advantages)))
 
 
-def _split(tree: PromptTree, budget: int) -> Iterator[PromptTree]:
+def split(tree: PromptTree, budget: int) -> Iterator[PromptTree]:
     """Cut a tree that is over the budget into several, each with the prompt and some of the branches."""
     room = budget - len(tree.prompt_ids)
     taken: list[Branch] = []
@@ -71,16 +79,35 @@ def _split(tree: PromptTree, budget: int) -> Iterator[PromptTree]:
     yield PromptTree(tree.prompt_ids, tuple(taken))
 
 
-def _pack(trees: Sequence[PromptTree], budget: int) -> Iterator[tuple[PromptTree, ...]]:
-    """First fit, the largest first: micro-batches of at most `budget` tokens."""
-    bins: list[list[PromptTree]] = []
-    room: list[int] = []
-    for tree in sorted(trees, key=lambda tree: -tree.num_tokens):
-        fits = next((index for index, left in enumerate(room) if left >= tree.num_tokens), None)
-        if fits is None:
-            bins.append([])
-            room.append(budget)
-            fits = len(bins) - 1
-        bins[fits].append(tree)
-        room[fits] -= tree.num_tokens
-    return (tuple(trees) for trees in bins)
+def cost(tree: PromptTree) -> float:
+    """How much work a tree is, in tokens without attention."""
+    return tree.num_tokens + tree.num_pairs / PAIRS_PER_TOKEN
+
+
+def balance(trees: Sequence[PromptTree], budget: int, num_ranks: int) -> list[tuple[PromptTree, ...]]:
+    """As few micro-batches as there may be, of at most `budget` tokens, as many for each rank, alike in cost.
+
+    The costliest first, each to the micro-batch that has least to do of those with room for it (Graham's LPT rule,
+    which ends at most a third above the best). Where the budget leaves no room for one, there are more of them.
+    """
+    if not trees:
+        return []
+    num_tokens = sum(tree.num_tokens for tree in trees)
+    num = num_ranks * math.ceil(num_tokens / (budget * num_ranks))
+    while (filled := _fill(trees, budget, num)) is None:
+        num += num_ranks
+    return filled
+
+
+def _fill(trees: Sequence[PromptTree], budget: int, num: int) -> list[tuple[PromptTree, ...]] | None:
+    bins: list[list[PromptTree]] = [[] for _ in range(num)]
+    costs, room = [0.0] * num, [budget] * num
+    for tree in sorted(trees, key=cost, reverse=True):
+        fitting = [index for index in range(num) if room[index] >= tree.num_tokens or not bins[index]]
+        if not fitting:
+            return None
+        chosen = min(fitting, key=lambda index: costs[index])
+        bins[chosen].append(tree)
+        costs[chosen] += cost(tree)
+        room[chosen] -= tree.num_tokens
+    return [tuple(trees) for trees in bins]

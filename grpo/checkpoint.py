@@ -1,8 +1,9 @@
 """Checkpoints that are whole or not there at all.
 
 One is written to a temporary folder, flushed, listed with hashes in a manifest, renamed into place, and only then
-are older ones pruned. Inside: ``model/`` (an ordinary Hugging Face folder with tokenizer), ``trainer.pt`` (fp32
-weights, optimiser, random state) and ``manifest.json``.
+are older ones pruned. Inside: ``model/`` (an ordinary Hugging Face folder with tokenizer), ``adapter/`` (with LoRA: the
+adapters alone, as peft loads them), ``trainer.pt`` (what is trained in fp32, optimiser, random state) and
+``manifest.json``.
 """
 
 from __future__ import annotations
@@ -21,10 +22,12 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
+from grpo.adapters import num_adapter_weights
 from grpo.config import CheckpointSection
 from grpo.errors import UserError
 from grpo.meter import Meter
-from grpo.policy import Policy
+from grpo.models import num_parameters
+from grpo.policy import Policy, PolicySettings
 from grpo.schedule import is_due
 from grpo.world import World, replicas_agree
 
@@ -107,6 +110,7 @@ class Checkpoints:
     def _write(self, policy: Policy, folder: Path) -> None:
         policy.export(folder / "model")
         self._tokenizer.save_pretrained(folder / "model")
+        policy.export_adapters(folder / "adapter")
         torch.save(policy.state_dict(), folder / "trainer.pt")
         files = sorted(file for file in folder.rglob("*") if file.is_file())
         manifest = {str(file.relative_to(folder)): _flush_and_hash(file) for file in files}
@@ -133,9 +137,21 @@ def is_valid(folder: Path) -> bool:
         return False
 
 
-def checkpoint_bytes(num_parameters: int, export_bytes_per_parameter: int) -> int:
-    """What one checkpoint takes: fp32 weights and two fp32 moments, and the exported model."""
-    return num_parameters * (12 + export_bytes_per_parameter)
+def checkpoint_bytes(folder: Path, settings: PolicySettings) -> int:
+    """What one checkpoint of a model's training takes. Raises UserError where the model has not what is to be adapted.
+
+    The exported model; the fp32 weights and two fp32 moments of what is trained; adapters a second time, on their own;
+    and a reference that moves, in the type that it is held in.
+    """
+    exported = num_parameters(folder)
+    lora = settings.model.lora
+    trained = num_adapter_weights(folder, lora) if lora else exported
+    needed = exported * torch.finfo(getattr(torch, settings.rollout.dtype)).bits // 8 + 12 * trained
+    if lora:
+        needed += 4 * trained
+    if settings.update.reference_every:
+        needed += trained * (4 if lora or settings.model.compute == "fp32" else 2)
+    return needed
 
 
 def check_room(folder: Path, needed_bytes: int) -> None:

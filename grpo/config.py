@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from data.spec import SourceSpec
 from grpo.errors import RecipeError
+from grpo.objectives.table import Advantage, Normalise, get_objective, objective_fault
 from rewards.errors import did_you_mean
 from rewards.policy import AnswerPolicy
 from rewards.spec import RewardSpec
@@ -35,12 +36,38 @@ class RunSection(Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
 
+def _listed(value: object) -> object:
+    return (value,) if isinstance(value, str) else value
+
+
+ALL_LINEAR = "all-linear"
+
+
+class LoraSection(Section):
+    """Adapters (arXiv 2106.09685): to each chosen matrix W the product alpha / rank x B A is added, and only A and B
+    are trained.
+
+    There is no dropout: it would draw anew in every pass, so that the ratio of a policy to itself were not 1.
+    """
+
+    rank: Positive = 16
+    alpha: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 32
+    targets: Annotated[
+        tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_listed), Field(min_length=1)
+    ] = (ALL_LINEAR,)
+    """Names of linear layers, or ``all-linear``: all of them but the output head."""
+
+
 class ModelSection(Section):
     path: str
     """A Hugging Face folder or id, or ``smollm2-135m-instruct``: the embedded default, which needs no hub."""
     compute: Literal["bf16", "fp32"] = "bf16"
-    """Autocast type of the update. The master weights and the optimiser's state are always fp32."""
+    """Autocast type of the update. What is trained and the optimiser's state are always fp32."""
     gradient_checkpointing: bool = False
+    compile: bool = False
+    """Compile the layers when they are first used (torch.compile), which takes half a minute or more."""
+    lora: LoraSection | None = None
+    """Adapters that are trained in the model's place; without them all of it is."""
 
 
 class DataSection(Section):
@@ -55,6 +82,9 @@ class DataSection(Section):
 class RolloutSection(Section):
     engine: Literal["vllm", "transformers"] = "vllm"
     prompts_per_step: Positive
+    max_rounds: Positive = 1
+    """Rounds of `prompts_per_step` prompts that a step may draw until so many groups have a signal (DAPO's dynamic
+    sampling); groups without one are left out. 1: the step learns from what it draws, whatever that is."""
     group_size: Annotated[int, Field(ge=2)]
     max_new_tokens: Positive
     temperature: Annotated[float, Field(gt=0)] = 1.0
@@ -83,18 +113,28 @@ class UpdateSection(Section):
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     inner_epochs: Positive = 1
-    """Passes over each step's completions. With one the ratio is exactly 1 and the clip has nothing to do."""
-    advantage_of: Literal["sum", "parts"] = "sum"
-    """sum: how much better the weighted sum of the rewards is than its group's (GRPO); parts: each reward is
-    normalised in its group, then the weighted sum of these over the whole step (GDPO)."""
-    advantage_scale: Literal["std", "none"] = "std"
-    clip_low: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    clip_high: Annotated[float, Field(gt=0)] = 0.2
-    normalise: Literal["token", "sequence", "constant"] = "token"
-    """token: all tokens of the step count alike (DAPO); sequence: all completions do (GRPO);
-    constant: divide by completions x max_new_tokens (Dr. GRPO)."""
+    """Passes over each step's completions. With one the ratio is exactly 1 and no clip has anything to do."""
+    objective: str = "dapo"
+    """A name of `grpo.objectives.table`, or the dotted path of a function of your own (``module:function``)."""
+    objective_options: dict[str, Any] = {}
+    """What the objective's function takes beside the tokens."""
+    advantage: Advantage | None = None
+    """None: the objective's own, and so for `normalise`. gdpo normalises each reward by itself."""
+    normalise: Normalise | None = None
+    """token: all tokens of the step count alike; sequence: all completions do; sequence_sum: the same, each with the
+    sum over its tokens and not their mean; constant: divide by completions x max_new_tokens."""
+    correction: Literal["none", "tis", "icepop", "sequence_tis", "sequence_mask"] = "none"
+    """How tokens are weighed for the gap between the engine's and the trainer's log-probs."""
+    correction_options: dict[str, Any] = {}
     kl_weight: Annotated[float, Field(ge=0)] = 0.0
-    """Weight of the k3 KL to the frozen first policy; 0 loads no reference model."""
+    """Weight of the KL to the reference policy; 0 loads no reference model."""
+    kl_estimator: Literal["k1", "k2", "k3"] = "k3"
+    kl_in: Literal["loss", "reward"] = "loss"
+    """loss: a term beside the objective; reward: taken off the reward before advantages are computed."""
+    reference_every: Annotated[int, Field(ge=0)] = 0
+    """Steps after which the reference becomes the policy of that step; 0 keeps the first policy."""
+    entropy_weight: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of the entropy bonus."""
     tokens_per_micro_batch: Positive = 4096
     max_bad_steps: Positive = 5
     """Passes in a row whose gradient is not finite before the run gives up."""
@@ -224,10 +264,24 @@ def contradictions(recipe: Recipe) -> Iterator[str]:
             f"update.tokens_per_micro_batch={update.tokens_per_micro_batch}: one prompt with one completion may "
             f"have {longest} tokens (data.max_prompt_tokens + rollout.max_new_tokens); set at least that many"
         )
-    if update.advantage_of == "parts" and update.advantage_scale == "none":
+    if problem := objective_fault(update.objective):
+        yield f"update.objective={update.objective}: {problem}"
+    if rollout.max_rounds > 1 and (update.advantage or get_objective(update.objective).advantage) == "batch":
         yield (
-            "update.advantage_scale=none: update.advantage_of=parts divides each reward by its deviation; set "
-            "update.advantage_scale=std, or update.advantage_of=sum"
+            f"rollout.max_rounds={rollout.max_rounds}: update.advantage=batch compares completions with those of the "
+            "whole step, so that a group of equal rewards teaches too; set max_rounds to 1, or another advantage"
+        )
+    if update.kl_in == "reward" and not update.kl_weight:
+        yield "update.kl_in=reward: update.kl_weight is 0, so that nothing is taken off; set a weight, or kl_in=loss"
+    if update.kl_in == "reward" and update.advantage == "gdpo":
+        yield (
+            "update.kl_in=reward: update.advantage=gdpo normalises each reward by itself, so that there is none "
+            "to take the KL off; set kl_in=loss, or another advantage"
+        )
+    if update.reference_every and not update.kl_weight:
+        yield (
+            f"update.reference_every={update.reference_every}: update.kl_weight is 0, so that there is no reference; "
+            "set a weight, or reference_every to 0"
         )
     names = [spec.name for spec in recipe.rewards]
     for name in sorted({name for name in names if names.count(name) > 1}):

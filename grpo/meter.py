@@ -37,9 +37,9 @@ class Meter:
             self._row[key] = self._row.get(key, 0.0) + time.perf_counter() - began
 
     def note(self, name: str, value: float) -> None:
-        """A number for the step's row; inside a phase of another kind (an evaluation) it is dropped."""
+        """A number for the step's row, the largest of several; inside another phase (an evaluation) it is dropped."""
         if not self._inside:
-            self._notes[name] = value
+            self._notes[name] = max(value, self._notes.get(name, value))
 
     def notes(self) -> dict[str, float]:
         """What was noted since the last lap."""

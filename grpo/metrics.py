@@ -20,7 +20,9 @@ DEFINITIONS = {
     "completion/length_tokens": "mean length of a completion, its end token included",
     "completion/length_max_tokens": "longest completion of the step",
     "completion/truncated_frac": "share of completions cut off by the length limit",
-    "group/dead_frac": "share of groups whose advantages are all exactly 0, which teach nothing",
+    "group/num_drawn": "groups that were drawn for the step, those that rollout.max_rounds left out of it included",
+    "group/num_living": "those of them that are not dead",
+    "group/dead_frac": "share of the drawn groups whose advantages are all exactly 0, which teach nothing",
     "advantage/<part>_frac": "what share of the advantages one reward decides: each completion's absolute advantage, "
     "shared out among the rewards as hard as each pulls on it",
     "update/loss": "the loss that was minimised, over the whole batch",
@@ -29,7 +31,7 @@ DEFINITIONS = {
     "update/lr": "learning rate of the step",
     "update/clip_frac": "share of tokens whose gradient the clip took away",
     "update/entropy_nats": "mean entropy of the policy where it wrote a token",
-    "update/kl_nats": "mean k3 estimate of the KL to the reference policy, where update.kl_weight is not 0",
+    "update/kl_nats": "mean estimate of the KL to the reference policy, a token, where it is in the loss",
     "gap/mean_nats": "mean absolute difference of the engine's and the trainer's log-probs, a token",
     "gap/kl_nats": "k3 estimate of KL(engine || trainer), a token",
     "gap/over_0p1_frac": "share of tokens on which the two differ by more than 0.1 nats",
@@ -50,9 +52,16 @@ DEFINITIONS = {
 }
 
 
-def step_metrics(lessons: Sequence[Lesson]) -> dict[str, float]:
-    """What the completions of one step say, those of all ranks together."""
-    scored = [lesson.scored for lesson in lessons]
+def step_metrics(
+    lessons: Sequence[Lesson], surplus: Sequence[ScoredGroup] = (), dead: Sequence[ScoredGroup] = ()
+) -> dict[str, float]:
+    """What the completions of one step say, those of all ranks together.
+
+    The step learns from `lessons` alone; `surplus` and `dead` groups (see `Drawn`) count wherever completions do, so
+    that leaving them out makes no number look better.
+    """
+    scored = [*(lesson.scored for lesson in lessons), *surplus, *dead]
+    num_dead = sum(lesson.is_dead for lesson in lessons) + len(dead)
     scores = [score for group in scored for score in group.scores]
     completions = [completion for group in scored for completion in group.group.completions]
     lengths = [len(completion.token_ids) for completion in completions]
@@ -64,7 +73,9 @@ def step_metrics(lessons: Sequence[Lesson]) -> dict[str, float]:
         "completion/length_tokens": sum(lengths) / len(lengths),
         "completion/length_max_tokens": float(max(lengths)),
         "completion/truncated_frac": _share([one.finish == "length" for one in completions]),
-        "group/dead_frac": _share([lesson.is_dead for lesson in lessons]),
+        "group/num_drawn": float(len(scored)),
+        "group/num_living": float(len(scored) - num_dead),
+        "group/dead_frac": num_dead / len(scored),
     }
     row |= {f"reward/{name}": value for name, value in part_means(scored).items()}
     row |= {f"advantage/{name}_frac": value for name, value in advantage_shares(lessons).items()}
@@ -88,7 +99,7 @@ def part_means(scored: Sequence[ScoredGroup]) -> dict[str, float]:
 def advantage_shares(lessons: Sequence[Lesson]) -> dict[str, float]:
     """Each reward's share of the step's advantages (see `pull_shares`); empty where there are none."""
     return pull_shares(
-        [advantage for lesson in lessons for advantage in lesson.advantages],
+        [advantage for lesson in lessons for advantage in lesson.of_completions],
         [pull for lesson in lessons for pull in lesson.pulls],
     )
 

@@ -16,6 +16,7 @@ from grpo.errors import UserError
 from grpo.evaluate import HeldOut, set_names
 from grpo.judging import Judge
 from grpo.models import check_supported, context_length, load_tokenizer, resolve_model, stop_ids
+from grpo.objectives.choose import choose_correction, choose_objective
 from grpo.prompts import render_prompts
 from grpo.rollout.engine import Sampling
 from grpo.types import Prompt
@@ -39,10 +40,13 @@ class Material:
 
 
 def prepare(recipe: Recipe, judge: Judge, say: Say, *, for_training: bool = True) -> Material:
-    """Load problems, check every gold, find the model's files, render every prompt. Raises UserError.
+    """Try the objective, load problems, check golds, find the model's files, render every prompt. Raises UserError.
 
     An evaluation alone needs no training problems, and then gets none.
     """
+    if for_training:
+        choose_objective(recipe.update)
+        choose_correction(recipe.update)
     template = get_template(recipe.data.template)
     train = _usable(recipe.data.train, "data.train", recipe, judge, say) if for_training else []
     held_out = [_usable(spec, f"eval.sources.{i}", recipe, judge, say) for i, spec in enumerate(recipe.eval.sources)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,16 +23,29 @@ class TooLong:
 
 @dataclass(frozen=True)
 class PromptSet:
-    """The training prompts, and which of them a step takes: a pure function of (seed, step)."""
+    """The training prompts, and which of them a step takes: a pure function of (seed, step).
+
+    Every step owns as many places of the problems' order as all of its rounds could use, whether or not it uses them:
+    so no step depends on how many rounds another one needed.
+    """
 
     prompts: tuple[Prompt, ...]
     per_step: int
     seed: int
+    max_rounds: int = 1
 
-    def take(self, step: int) -> list[Prompt]:
-        """The prompts of a step, counted from 1, for all ranks together."""
-        indices = indices_for_step(len(self.prompts), self.per_step, self.seed, step - 1)
-        return [self.prompts[index] for index in indices]
+    def rounds(self, step: int) -> Iterator[list[Prompt]]:
+        """The prompts of a step, counted from 1, round by round, for all ranks together.
+
+        Where there are several rounds, each problem comes once in all of them: with few problems the last ones are
+        short, or missing.
+        """
+        places = self.max_rounds * self.per_step
+        indices = indices_for_step(len(self.prompts), places, self.seed, step - 1)
+        if self.max_rounds > 1:
+            indices = list(dict.fromkeys(indices))
+        for first in range(0, len(indices), self.per_step):
+            yield [self.prompts[index] for index in indices[first : first + self.per_step]]
 
 
 def render_prompts(

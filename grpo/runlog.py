@@ -10,6 +10,7 @@ from data.templates import Template
 from grpo.config import Recipe
 from grpo.display import Display
 from grpo.evaluate import Evaluation
+from grpo.filling import Drawn
 from grpo.folder import COMPLETIONS, EVALS, METRICS, RunFolder, read_rows
 from grpo.meter import Meter
 from grpo.metrics import step_metrics
@@ -35,11 +36,18 @@ class RunLog(Protocol):
     def evaluation(self, step: int, found: Evaluation) -> None:
         """An evaluation outside of a step: the one before training."""
 
-    def completions(self, step: int, lessons: Sequence[Lesson]) -> None:
+    def completions(self, step: int, drawn: Drawn, lessons: Sequence[Lesson]) -> None:
         """Keep what was written and how it was judged, on all ranks, before anything is learnt from it."""
 
-    def step(self, step: int, lessons: Sequence[Lesson], stats: Mapping[str, float], found: Evaluation | None) -> None:
-        """A step is done; `lessons` are those of all ranks."""
+    def step(
+        self,
+        step: int,
+        drawn: Drawn,
+        lessons: Sequence[Lesson],
+        stats: Mapping[str, float],
+        found: Evaluation | None,
+    ) -> None:
+        """A step is done; `lessons` are of what was kept of `drawn`, both those of all ranks."""
 
     def finish(self) -> None:
         """Training is over."""
@@ -80,17 +88,30 @@ class MainLog:
     def evaluation(self, step: int, found: Evaluation) -> None:
         self._write({"step": step, "time_unix": time.time(), **self._meter.lap(), **found.metrics}, found)
 
-    def completions(self, step: int, lessons: Sequence[Lesson]) -> None:
-        self._folder.append(COMPLETIONS, self._lesson_rows(step, lessons))
+    def completions(self, step: int, drawn: Drawn, lessons: Sequence[Lesson]) -> None:
+        self._folder.append(COMPLETIONS, self._drawn_rows(step, drawn, lessons))
+        rollout = self._recipe.rollout
+        if rollout.max_rounds > 1 and len(lessons) < rollout.prompts_per_step:
+            self._display.message(
+                f"step {step}: {len(lessons)} of {len(drawn.groups)} drawn groups have a signal, fewer than the "
+                f"{rollout.prompts_per_step} of a full batch (rollout.max_rounds={rollout.max_rounds})"
+            )
 
-    def step(self, step: int, lessons: Sequence[Lesson], stats: Mapping[str, float], found: Evaluation | None) -> None:
+    def step(
+        self,
+        step: int,
+        drawn: Drawn,
+        lessons: Sequence[Lesson],
+        stats: Mapping[str, float],
+        found: Evaluation | None,
+    ) -> None:
         notes = worst_notes(self._world, self._meter)
         lap = self._meter.lap()
-        num_tokens = sum(len(one.token_ids) for lesson in lessons for one in lesson.scored.group.completions)
+        num_tokens = sum(len(one.token_ids) for scored in drawn.groups for one in scored.group.completions)
         row = {
             "step": step,
             "time_unix": time.time(),
-            **step_metrics(lessons),
+            **step_metrics(lessons, drawn.surplus, drawn.dead),
             **stats,
             **notes,
             **lap,
@@ -98,7 +119,7 @@ class MainLog:
         }
         self._write(row | (found.metrics if found else {}), found)
         if self._tells(step, self._recipe.log.show_every):
-            self._display.completions(step, best_and_worst(list(self._lesson_rows(step, lessons)), _SHOWN))
+            self._display.completions(step, best_and_worst(list(self._drawn_rows(step, drawn, lessons)), _SHOWN))
         if self._tells(step, self._recipe.log.report_every):
             write_report(self._folder.path)
 
@@ -114,10 +135,15 @@ class MainLog:
         self._trackers.log(row["step"], row)
         self._display.step(row)
 
-    def _lesson_rows(self, step: int, lessons: Sequence[Lesson]) -> Iterator[Row]:
+    def _drawn_rows(self, step: int, drawn: Drawn, lessons: Sequence[Lesson]) -> Iterator[Row]:
+        """`in_batch`: whether the completion is one of those that the step learns from, if only by being counted."""
         for lesson in lessons:
             rows = completion_rows(step, lesson.scored, self._template)
-            yield from ({**row, "advantage": each} for row, each in zip(rows, lesson.advantages, strict=True))
+            for row, advantage in zip(rows, lesson.of_completions, strict=True):
+                yield {**row, "advantage": advantage, "in_batch": True}
+        for group in (*drawn.surplus, *drawn.dead):
+            for row in completion_rows(step, group, self._template):
+                yield {**row, "advantage": 0.0, "in_batch": False}
 
     def _tells(self, step: int, every: int) -> bool:
         """The first step is told of as well, so that the first look comes soon; unless nothing is to be told."""
@@ -140,10 +166,17 @@ class QuietLog:
     def evaluation(self, step: int, found: Evaluation) -> None:
         self._meter.lap()
 
-    def completions(self, step: int, lessons: Sequence[Lesson]) -> None:
+    def completions(self, step: int, drawn: Drawn, lessons: Sequence[Lesson]) -> None:
         """The first rank has them all."""
 
-    def step(self, step: int, lessons: Sequence[Lesson], stats: Mapping[str, float], found: Evaluation | None) -> None:
+    def step(
+        self,
+        step: int,
+        drawn: Drawn,
+        lessons: Sequence[Lesson],
+        stats: Mapping[str, float],
+        found: Evaluation | None,
+    ) -> None:
         worst_notes(self._world, self._meter)
         self._meter.lap()
 

@@ -5,7 +5,7 @@ A step on one problem with two completions, stage by stage::
     Prompt(problem, token_ids=(1, 4093, ...))
     Group(prompt, (Completion((504, 2), (-0.2, -0.1), "…", "stop"), Completion(...)), version=7, position=0)
     ScoredGroup(group, (Score(1.0, {"correctness": 1.0}, Outcome.CORRECT, "71"), Score(...)))
-    Lesson(scored, advantages=(0.707, -0.707), pulls=({"correctness": 0.5}, {"correctness": -0.5}))
+    Lesson(scored, advantages=((0.707, 0.707), (-0.707,)), pulls=({"correctness": 0.5}, {"correctness": -0.5}))
     Batch(micro_batches=((PromptTree(prompt_ids, (Branch(...), Branch(...))),),), denominator=4.0)
 """
 
@@ -19,6 +19,8 @@ from data.problem import Problem
 from rewards.types import Score
 
 Finish = Literal["stop", "length"]
+KlCosts = tuple[tuple[float, ...], ...]
+"""For each completion of a group, what the KL to the reference takes off each token's reward; empty where nothing."""
 
 
 @dataclass(frozen=True)
@@ -71,31 +73,36 @@ class ScoredGroup:
 
 @dataclass(frozen=True)
 class Lesson:
-    """What a scored group teaches: an advantage for each completion, and how hard each part of the reward pulls.
+    """What a scored group teaches: an advantage for each token of each completion, and how hard each part of the
+    reward pulls on each completion.
 
-    The pulls add up to the advantage, but for a scale that all parts of the group share.
+    The tokens of a completion share one advantage, unless a KL in the reward is charged from each token on. The pulls
+    add up to what the rewards alone make of the advantage, but for a scale that all parts of the group share.
     """
 
     scored: ScoredGroup
-    advantages: tuple[float, ...]
+    advantages: tuple[tuple[float, ...], ...]
     pulls: tuple[Mapping[str, float], ...]
+
+    @property
+    def of_completions(self) -> tuple[float, ...]:
+        """One advantage a completion: its first token's, from which on everything is charged."""
+        return tuple(row[0] for row in self.advantages)
 
     @property
     def is_dead(self) -> bool:
         """True when every advantage is exactly 0."""
-        return not any(self.advantages)
+        return not any(any(row) for row in self.advantages)
 
 
 @dataclass(frozen=True)
 class Branch:
-    """One completion as the loss sees it.
-
-    Its tokens share one `advantage` and one `weight` in the loss (before the batch's denominator).
-    """
+    """One completion as the loss sees it: an advantage for each token, and one `weight` for all of them in the loss
+    (before the batch's denominator)."""
 
     token_ids: tuple[int, ...]
     sampler_logps: tuple[float, ...]
-    advantage: float
+    advantages: tuple[float, ...]
     weight: float
 
 
@@ -110,14 +117,21 @@ class PromptTree:
     def num_tokens(self) -> int:
         return len(self.prompt_ids) + sum(len(branch.token_ids) for branch in self.branches)
 
+    @property
+    def num_pairs(self) -> int:
+        """Pairs of a token with one that it sees."""
+        prompt = len(self.prompt_ids)
+        lengths = [len(branch.token_ids) for branch in self.branches]
+        return prompt * (prompt + 1) // 2 + sum(length * prompt + length * (length + 1) // 2 for length in lengths)
+
 
 @dataclass(frozen=True)
 class Batch:
-    """Everything one update needs.
+    """Everything one update needs, the same on all ranks.
 
-    Each micro-batch is a tuple of trees whose tokens fit the budget. `denominator` is the one number that
-    divides the summed loss: taken over all ranks, all micro-batches and all completions, those that are left
-    out for lack of a signal included.
+    Each micro-batch is a tuple of trees whose tokens fit the budget; of R ranks, rank r takes every R-th from the r-th
+    on, and there are as many for each (some may be empty). `denominator` is the one number that divides the summed
+    loss: taken over all micro-batches and all completions, those that are left out for lack of a signal included.
     """
 
     micro_batches: tuple[tuple[PromptTree, ...], ...]

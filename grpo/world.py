@@ -27,9 +27,6 @@ class World(Protocol):
     def sum(self, values: Sequence[float]) -> list[float]:
         """Element-wise sum over ranks."""
 
-    def max(self, value: int) -> int:
-        """Largest value over ranks."""
-
     def sum_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
         """Replace each gradient by its sum over ranks; a missing one counts as zeros."""
 
@@ -57,9 +54,6 @@ class SoleWorld:
 
     def sum(self, values: Sequence[float]) -> list[float]:
         return list(values)
-
-    def max(self, value: int) -> int:
-        return value
 
     def sum_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
         """One rank's gradients are the sum already."""
@@ -91,11 +85,6 @@ class DistributedWorld:
         distributed.all_reduce(total)
         result: list[float] = total.tolist()
         return result
-
-    def max(self, value: int) -> int:
-        largest = torch.tensor(value, device=self.device)
-        distributed.all_reduce(largest, op=distributed.ReduceOp.MAX)
-        return int(largest)
 
     def sum_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
         for parameter in parameters:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from itertools import count
+from itertools import count, product
 
 import pytest
 
 from data.problem import Problem
-from grpo.batch import denominator, make_batch
+from grpo.batch import balance, cost, denominator, make_batch
 from grpo.config import UpdateSection
 from grpo.lessons import draw_lessons
 from grpo.types import Batch, Branch, Completion, Group, Prompt, PromptTree, ScoredGroup
@@ -44,15 +44,23 @@ def two_groups() -> list[ScoredGroup]:
 
 
 def settings(**changes: object) -> UpdateSection:
-    return UpdateSection(lr=1e-3, **({"tokens_per_micro_batch": 64, "advantage_scale": "none"} | changes))  # type: ignore[arg-type]
+    return UpdateSection(lr=1e-3, **({"tokens_per_micro_batch": 64, "advantage": "group_mean"} | changes))  # type: ignore[arg-type]
 
 
-def batch_of(groups: list[ScoredGroup], update: UpdateSection) -> Batch:
-    return make_batch(draw_lessons(groups, REWARDS, update), update, MAX_NEW_TOKENS)
+def batch_of(groups: list[ScoredGroup], update: UpdateSection, num_ranks: int = 1) -> Batch:
+    costs = [((),) * len(group.scores) for group in groups]
+    return make_batch(draw_lessons(groups, costs, REWARDS, update), update, MAX_NEW_TOKENS, num_ranks)
 
 
 def trees_of(batch: Batch) -> list[PromptTree]:
     return [tree for trees in batch.micro_batches for tree in trees]
+
+
+def advantages_of(batch: Batch) -> dict[tuple[int, ...], float]:
+    """One of each completion's, all of whose tokens share it."""
+    assert all(len(one.advantages) == len(ids) for ids, one in branches_of(batch).items())
+    assert all(len(set(one.advantages)) == 1 for one in branches_of(batch).values())
+    return {ids: one.advantages[0] for ids, one in branches_of(batch).items()}
 
 
 def branches_of(batch: Batch) -> dict[tuple[int, ...], Branch]:
@@ -70,6 +78,8 @@ def branches_of(batch: Batch) -> dict[tuple[int, ...], Branch]:
         ("token", 28.0, [1, 1, 1, 1, 1]),
         # Seven completions, each a mean over its own tokens.
         ("sequence", 7.0, [1 / 2, 1 / 5, 1 / 1, 1 / 4, 1 / 4]),
+        # The same seven, each a sum over its own tokens.
+        ("sequence_sum", 7.0, [1, 1, 1, 1, 1]),
         # Seven completions of ten tokens allowed.
         ("constant", 70.0, [1, 1, 1, 1, 1]),
     ],
@@ -83,13 +93,13 @@ def test_weights_and_denominator(normalise: str, expected: float, weights: list[
     assert branches.keys() == {one.token_ids for one in alive}
     assert [branches[one.token_ids].weight for one in alive] == pytest.approx(weights, abs=1e-12)
     # Rewards 1, 0 have a mean of 0.5; 0, 0, 1.5 one of 0.5 too.
-    assert [branches[one.token_ids].advantage for one in alive] == [0.5, -0.5, -0.5, -0.5, 1.0]
+    assert [advantages_of(batch)[one.token_ids] for one in alive] == [0.5, -0.5, -0.5, -0.5, 1.0]
     assert all(branches[one.token_ids].sampler_logps == one.sampler_logps for one in alive)
 
 
 def test_the_deviation_is_taken_inside_the_group() -> None:
-    batch = batch_of(two_groups(), settings(advantage_scale="std"))
-    found = sorted(branch.advantage for branch in branches_of(batch).values())
+    batch = batch_of(two_groups(), settings(advantage="group_std"))
+    found = sorted(advantages_of(batch).values())
     # 1, 0: deviation sqrt(0.5). 0, 0, 1.5: distances -0.5 -0.5 1, variance (0.25 + 0.25 + 1) / 2 = 0.75.
     first, second = 0.5 / (math.sqrt(0.5) + 1e-4), 0.5 / (math.sqrt(0.75) + 1e-4)
     assert found == pytest.approx(sorted([first, -first, -second, -second, 2 * second]), abs=1e-12)
@@ -98,6 +108,7 @@ def test_the_deviation_is_taken_inside_the_group() -> None:
 def test_the_denominator_alone() -> None:
     assert denominator([3, 5], "token", 100) == 8.0
     assert denominator([3, 5], "sequence", 100) == 2.0
+    assert denominator([3, 5], "sequence_sum", 100) == 2.0
     assert denominator([3, 5], "constant", 100) == 200.0
     assert denominator([], "token", 100) == 0.0
 
@@ -116,13 +127,39 @@ def test_a_completion_of_exactly_the_mean_costs_nothing_and_counts() -> None:
     assert batch.denominator == 9.0
 
 
-def test_with_a_kl_term_the_dead_stay() -> None:
+@pytest.mark.parametrize("change", [{"kl_weight": 0.1}, {"entropy_weight": 0.01}])
+def test_with_a_term_beside_the_objective_the_dead_stay(change: dict[str, float]) -> None:
     groups = two_groups()
-    batch = batch_of(groups, settings(kl_weight=0.1))
-    branches = branches_of(batch)
-    assert branches.keys() == {one.token_ids for group in groups for one in group.group.completions}
-    assert [branches[one.token_ids].advantage for one in groups[2].group.completions] == [0.0, 0.0]
+    batch = batch_of(groups, settings(**change))
+    advantages = advantages_of(batch)
+    assert advantages.keys() == {one.token_ids for group in groups for one in group.group.completions}
+    assert [advantages[one.token_ids] for one in groups[2].group.completions] == [0.0, 0.0]
     assert batch.denominator == 28.0
+
+
+def test_a_kl_in_the_reward_keeps_no_dead_group_alive() -> None:
+    batch = batch_of(two_groups(), settings(kl_weight=0.1, kl_in="reward"))
+    assert len(branches_of(batch)) == 5
+    assert batch.denominator == 28.0
+
+
+def test_the_objective_normalises_where_the_recipe_does_not() -> None:
+    # dapo counts tokens, grpo completions, dr_grpo completions of ten tokens.
+    groups = two_groups()
+    found = {name: batch_of(groups, settings(objective=name)) for name in ("dapo", "grpo", "dr_grpo")}
+    assert {name: batch.denominator for name, batch in found.items()} == {"dapo": 28.0, "grpo": 7.0, "dr_grpo": 70.0}
+    weights = {name: sorted(one.weight for one in branches_of(batch).values()) for name, batch in found.items()}
+    assert weights == {"dapo": [1] * 5, "grpo": [1 / 5, 1 / 4, 1 / 4, 1 / 2, 1], "dr_grpo": [1] * 5}
+
+
+def test_each_token_keeps_its_own_advantage() -> None:
+    """A KL in the reward, charged from each token on: 1 - 0.25 at first, then 1, against a mean of 0.375."""
+    group = scored_group(3, (2, 1.0), (1, 0.0))
+    update = settings(advantage="group_batch")
+    lessons = draw_lessons([group], [((0.25, 0.0), (0.0,))], REWARDS, update)
+    branches = branches_of(make_batch(lessons, update, MAX_NEW_TOKENS))
+    assert [branches[one.token_ids].advantages for one in group.group.completions] == list(lessons[0].advantages)
+    assert len(set(lessons[0].advantages[0])) == 2
 
 
 def test_a_tree_over_the_budget_is_cut_between_branches() -> None:
@@ -133,36 +170,95 @@ def test_a_tree_over_the_budget_is_cut_between_branches() -> None:
     assert Counter(piece.prompt_ids for piece in pieces) == {group.group.prompt.token_ids: 3}
     lengths = sorted([len(branch.token_ids) for branch in piece.branches] for piece in pieces)
     assert lengths == [[5], [6, 9], [7, 8]]
-    branches = branches_of(batch)
-    assert branches.keys() == {one.token_ids for one in group.group.completions}
+    advantages = advantages_of(batch)
+    assert advantages.keys() == {one.token_ids for one in group.group.completions}
     # The mean of 1 0 2 3 5 is 2.2 of the whole group, not of a piece.
-    found = [branches[one.token_ids].advantage for one in group.group.completions]
+    found = [advantages[one.token_ids] for one in group.group.completions]
     assert found == pytest.approx([-1.2, -2.2, -0.2, 0.8, 2.8], abs=1e-12)
     assert batch.denominator == 35.0
 
 
+SHAPES = [(3, 5, 13, 1), (6, 2, 2, 2, 10), (1, 15, 15), (4, 12, 3, 3, 3, 3), (2, 1, 1)]
+
+
+@pytest.mark.parametrize("num_ranks", [1, 2, 3])
 @pytest.mark.parametrize("budget", [16, 17, 23, 40, 100, 4096])
-def test_micro_batches_keep_to_the_budget_and_lose_nothing(budget: int) -> None:
-    shapes = [(3, 5, 13, 1), (6, 2, 2, 2, 10), (1, 15, 15), (4, 12, 3, 3, 3, 3), (2, 1, 1)]
-    groups = [scored_group(prompt, *((length, index) for index, length in enumerate(rest))) for prompt, *rest in shapes]
-    batch = batch_of(groups, settings(tokens_per_micro_batch=budget, kl_weight=1.0))
-    for trees in batch.micro_batches:
-        assert trees
-        assert sum(tree.num_tokens for tree in trees) <= budget
+def test_micro_batches_keep_to_the_budget_and_lose_nothing(budget: int, num_ranks: int) -> None:
+    groups = [scored_group(prompt, *((length, index) for index, length in enumerate(rest))) for prompt, *rest in SHAPES]
+    update = settings(tokens_per_micro_batch=budget, kl_weight=1.0)
+    batch = batch_of(groups, update, num_ranks)
+    assert len(batch.micro_batches) % num_ranks == 0
+    assert all(sum(tree.num_tokens for tree in trees) <= budget for trees in batch.micro_batches)
     prompt_of = {one.token_ids: group.group.prompt.token_ids for group in groups for one in group.group.completions}
     found = {branch.token_ids: tree.prompt_ids for tree in trees_of(batch) for branch in tree.branches}
     assert found == prompt_of
-    assert len(branches_of(batch)) == sum(len(shape) - 1 for shape in shapes)
-    assert batch.denominator == sum(sum(rest) for _, *rest in shapes)
+    assert len(branches_of(batch)) == sum(len(shape) - 1 for shape in SHAPES)
+    assert batch.denominator == sum(sum(rest) for _, *rest in SHAPES)
+    assert batch_of(groups, update, num_ranks) == batch
+
+
+def tree_of(prompt_length: int, *lengths: int) -> PromptTree:
+    return PromptTree(
+        (7,) * prompt_length, tuple(Branch((8,) * one, (0.0,) * one, (1.0,) * one, 1.0) for one in lengths)
+    )
 
 
 def test_a_trees_size_counts_its_prompt_once() -> None:
-    branch = Branch((1, 2, 3), (0.0, 0.0, 0.0), 1.0, 1.0)
-    assert PromptTree((7, 8), (branch, branch)).num_tokens == 2 + 3 + 3
+    tree = tree_of(2, 3, 1)
+    assert tree.num_tokens == 2 + 3 + 1
+    # In the prompt 1 + 2 pairs; a token of a branch sees the prompt's two, and 1, 2 or 3 of its own.
+    assert tree.num_pairs == 3 + (2 + 1) + (2 + 2) + (2 + 3) + (2 + 1)
+    assert cost(tree) == 6 + 18 / 8192
 
 
-def test_small_trees_share_a_micro_batch() -> None:
-    # Trees of 9, 8, 6, 5 and 4 tokens into bins of 16, largest first: 9 + 6, 8 + 5, 4.
-    groups = [scored_group(1, (size - 2, 1.0), (1, 0.0)) for size in (4, 9, 5, 8, 6)]
-    batch = batch_of(groups, settings(tokens_per_micro_batch=16))
-    assert [[tree.num_tokens for tree in trees] for trees in batch.micro_batches] == [[9, 6], [8, 5], [4]]
+def sizes_of(filled: list[tuple[PromptTree, ...]]) -> list[list[int]]:
+    return [[tree.num_tokens for tree in trees] for trees in filled]
+
+
+@pytest.mark.parametrize(
+    ("num_ranks", "expected"),
+    [
+        # 32 tokens might fit two micro-batches of 16, but not these: 9 + 5, 8 + 6, and no room for 4. Of three, each
+        # tree goes to the emptiest: 9, 8 and 6 have one each, 5 joins the 6, 4 joins the 8.
+        (1, [[9], [8, 4], [6, 5]]),
+        (2, [[9], [8], [6], [5, 4]]),
+        (5, [[9], [8], [6], [5], [4]]),
+        (6, [[9], [8], [6], [5], [4], []]),
+    ],
+)
+def test_the_costliest_first_to_the_emptiest(num_ranks: int, expected: list[list[int]]) -> None:
+    trees = [tree_of(1, size - 1) for size in (4, 9, 5, 8, 6)]
+    assert sizes_of(balance(trees, 16, num_ranks)) == expected
+
+
+def test_pairs_are_work_too() -> None:
+    """4000 tokens in one row cost 4977, as they have 8.002 million pairs; four rows of 1000 cost 1061 each: it is the
+    latter that a sixth row joins, though there are as many tokens on either side."""
+    trees = [tree_of(1, size - 1) for size in (900, 1000, 1000, 4000, 1000, 1000)]
+    assert sizes_of(balance(trees, 8000, 2)) == [[4000], [1000, 1000, 1000, 1000, 900]]
+
+
+@pytest.mark.parametrize("num_ranks", [2, 3])
+def test_work_is_shared_out_almost_evenly(num_ranks: int) -> None:
+    """The fullest is as full as Graham proved of his rule, against the best of all ways; the emptiest is not far."""
+    trees = [tree_of(1, size) for size in (911, 3022, 747, 1501, 2350, 60, 1780, 1203)]
+    filled = balance(trees, 100_000, num_ranks)
+    loads = [sum(map(cost, trees)) for trees in filled]
+    best = min(
+        max(
+            sum(cost(tree) for tree, chosen in zip(trees, chosens, strict=True) if chosen == rank)
+            for rank in range(num_ranks)
+        )
+        for chosens in product(range(num_ranks), repeat=len(trees))
+    )
+    assert best <= max(loads) <= best * (4 / 3 - 1 / (3 * num_ranks))
+    assert max(loads) - min(loads) < 0.15 * max(loads)
+
+
+def test_nothing_to_share_out() -> None:
+    assert balance([], 16, 4) == []
+
+
+def test_order_decides_nothing_but_between_equals() -> None:
+    trees = [tree_of(1, size) for size in (911, 3022, 747, 1501, 2350)]
+    assert balance(trees, 4096, 2) == balance(trees[::-1], 4096, 2)

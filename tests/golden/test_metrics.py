@@ -62,7 +62,7 @@ def step_of_two_groups() -> list[ScoredGroup]:
 
 
 def lessons_of(groups: list[ScoredGroup]) -> list[Lesson]:
-    return draw_lessons(groups, REWARDS, UpdateSection(lr=1e-3))
+    return draw_lessons(groups, [((),) * len(group.scores) for group in groups], REWARDS, UpdateSection(lr=1e-3))
 
 
 def test_step_metrics_by_hand() -> None:
@@ -81,6 +81,8 @@ def test_step_metrics_by_hand() -> None:
             "completion/length_tokens": 24 / 6,
             "completion/length_max_tokens": 8,
             "completion/truncated_frac": 2 / 6,
+            "group/num_drawn": 2,
+            "group/num_living": 1,
             "group/dead_frac": 1 / 2,
             "advantage/correctness_frac": (4 / 8 + 2 / 6) / 2,
             "advantage/format_frac": (3 / 8 + 3 / 6) / 2,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,16 @@ from tiny import make_tiny_model
 from torch import Tensor
 from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
+from data.problem import Problem
 from grpo.config import ModelSection, RolloutSection, UpdateSection
 from grpo.errors import UserError
 from grpo.meter import Meter
-from grpo.policy import Policy, PolicySettings, learning_rate
-from grpo.types import Batch, Branch, PromptTree
+from grpo.objectives.tokens import Tokens
+from grpo.optimiser import learning_rate
+from grpo.policy import Policy, PolicySettings
+from grpo.types import Batch, Branch, Completion, Group, Prompt, PromptTree, ScoredGroup
 from grpo.world import SoleWorld
+from rewards.types import Outcome, Score
 
 END = 0
 NUM_STEPS = 10
@@ -48,7 +52,7 @@ def make_policy(folder: Path, *, dtype: str = "float32", temperature: float = 1.
 
 
 def branch(ids: Sequence[int], advantage: float, weight: float = 1.0) -> Branch:
-    return Branch(tuple(ids), tuple(-1.0 for _ in ids), advantage, weight)
+    return Branch(tuple(ids), tuple(-1.0 for _ in ids), (advantage,) * len(ids), weight)
 
 
 def trees(weight: float = 1.0) -> list[PromptTree]:
@@ -97,15 +101,24 @@ def assert_bitwise(found: dict[str, Tensor], expected: dict[str, Tensor]) -> Non
 
 def plain_logps(folder: Path, items: Sequence[PromptTree], temperature: float = 1.0) -> tuple[Any, list[Tensor]]:
     """The model as transformers loads it, and each completion's log-probs run alone, in float64."""
+    model, rows, _ = plain(folder, items, temperature)
+    return model, rows
+
+
+def plain(
+    folder: Path, items: Sequence[PromptTree], temperature: float = 1.0
+) -> tuple[Any, list[Tensor], list[Tensor]]:
+    """The same, with the entropies."""
     model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float64)
-    rows = []
+    rows, entropies = [], []
     for tree in items:
         for one in tree.branches:
             ids = torch.tensor([[*tree.prompt_ids, *one.token_ids]])
             log_probs = torch.log_softmax(model(input_ids=ids).logits[0] / temperature, dim=-1)
             start = len(tree.prompt_ids)
             rows.append(log_probs[start - 1 : -1].gather(-1, ids[0, start:, None]).squeeze(-1))
-    return model, rows
+            entropies.append(-(log_probs.exp() * log_probs)[start - 1 : -1].sum(-1))
+    return model, rows, entropies
 
 
 # The gradient and the loss
@@ -118,7 +131,7 @@ def test_the_gradient_is_the_policy_gradient(tiny_model: Path, temperature: floa
     model, rows = plain_logps(tiny_model, items, temperature)
     branches = [one for tree in items for one in tree.branches]
     objective = -sum(
-        one.weight * one.advantage * row.sum() for one, row in zip(branches, rows, strict=True)
+        one.weight * (torch.tensor(one.advantages) * row).sum() for one, row in zip(branches, rows, strict=True)
     ) / torch.tensor(NUM_TOKENS)
     objective.backward()
     gradients = gradients_of(make_policy(tiny_model, temperature=temperature), in_one(items))
@@ -172,7 +185,7 @@ def test_a_kl_term_pulls_back(tiny_model: Path, tmp_path: Path) -> None:
     assert first["update/kl_nats"] == 0
     policy.export(tmp_path)
     second = policy.update(in_one(trees()))
-    policy._reference.save_pretrained(tmp_path / "reference")
+    policy._reference.model.save_pretrained(tmp_path / "reference")
     _, rows = plain_logps(tmp_path, trees())
     _, ref_rows = plain_logps(tmp_path / "reference", trees())
     differences = [float(value.detach()) for row, ref in zip(rows, ref_rows, strict=True) for value in ref - row]
@@ -184,7 +197,160 @@ def test_a_kl_term_pulls_back(tiny_model: Path, tmp_path: Path) -> None:
     assert second["update/loss"] == pytest.approx(hand, abs=1e-5)
 
 
-# What must not matter
+K: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "k1": lambda policy, ref: policy - ref,
+    "k2": lambda policy, ref: (policy - ref) ** 2 / 2,
+    "k3": lambda policy, ref: (ref - policy).exp() - (ref - policy) - 1,
+}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"kl_weight": 0.5, "kl_estimator": "k1"},
+        {"kl_weight": 0.5, "kl_estimator": "k2"},
+        {"kl_weight": 0.5, "kl_estimator": "k3"},
+        {"entropy_weight": 0.3},
+        {"kl_weight": 0.5, "entropy_weight": 0.2},
+    ],
+    ids=str,
+)
+def test_the_terms_beside_the_objective(change: dict[str, Any], tiny_model: Path, tmp_path: Path) -> None:
+    """Loss and gradient of the second step, away from the reference, written out in float64."""
+    items, temperature = trees(weight=0.25), 0.8
+    policy = make_policy(tiny_model, temperature=temperature, lr=2e-3, **change)
+    policy.update(in_one(items))
+    policy.export(tmp_path)
+    model, rows, entropies = plain(tmp_path, items, temperature)
+    _, ref_rows = plain_logps(tiny_model, items, temperature)
+    total = torch.zeros((), dtype=torch.float64)
+    loss = 0.0
+    for one, logps, refs, entropy in zip(branches_of(items), rows, ref_rows, entropies, strict=True):
+        advantages = torch.tensor(one.advantages, dtype=torch.float64)
+        beside = change.get("kl_weight", 0) * K[change.get("kl_estimator", "k3")](logps, refs.detach())
+        beside = beside - change.get("entropy_weight", 0) * entropy
+        total = total + one.weight * (beside - advantages * logps).sum() / NUM_TOKENS
+        # At ratio 1 the objective's loss is minus the advantage, and its gradient that of the log-prob.
+        loss += one.weight * float((beside.detach() - advantages).sum()) / NUM_TOKENS
+    total.backward()
+    handed: list[Tensor] = []
+    policy._optimiser.register_step_pre_hook(
+        lambda *_: handed.extend(parameter.grad.clone() for parameter in policy._model.parameters())  # type: ignore[misc]
+    )
+    metrics = policy.update(in_one(items))
+    assert metrics["update/loss"] == pytest.approx(loss, abs=1e-5)
+    for found, parameter in zip(handed, model.parameters(), strict=True):
+        torch.testing.assert_close(found.double(), parameter.grad, rtol=1e-4, atol=1e-6)
+
+
+def branches_of(items: Sequence[PromptTree]) -> list[Branch]:
+    return [one for tree in items for one in tree.branches]
+
+
+def test_the_objective_sees_every_token(tiny_model: Path) -> None:
+    """What it is handed on the first pass and on the second, and that the correction weighs what it makes of it."""
+    items = [
+        PromptTree((20, 21), (Branch((30, 31), (-1.0, -2.0), (0.5, 0.25), 0.5), branch([32], -1.0))),
+        PromptTree((22,), (branch([33, END], 2.0),)),
+    ]
+    policy = make_policy(tiny_model, lr=1e-3, inner_epochs=2)
+    seen: list[Tokens] = []
+
+    def objective(tokens: Tokens) -> Tensor:
+        seen.append(tokens)
+        return -tokens.ratio * tokens.advantage
+
+    policy._objective = objective
+    policy._correction = lambda tokens: torch.tensor([1.0, 2.0, 0.0, 4.0, 8.0])
+    metrics = policy.update(in_one(items, 10.0))
+    first, second = seen
+    for tokens in seen:
+        assert tokens.sampler_logp.tolist() == [-1.0, -2.0, -1.0, -1.0, -1.0]
+        assert tokens.advantage.tolist() == [0.5, 0.25, -1.0, 2.0, 2.0]
+        assert tokens.completion.tolist() == [0, 0, 1, 2, 2]
+        assert torch.equal(tokens.proximal_logp, first.policy_logp)
+        assert not tokens.proximal_logp.requires_grad
+    assert first.ratio.tolist() == [1.0] * 5
+    assert all(ratio != 1 for ratio in second.ratio.tolist())
+    # Correction x weight x -advantage x ratio over 10, the mean of both passes.
+    shares = [1 * 0.5 * 0.5, 2 * 0.5 * 0.25, 0, 4 * 2.0, 8 * 2.0]
+    passes = [-sum(share * ratio for share, ratio in zip(shares, one.ratio.tolist(), strict=True)) for one in seen]
+    assert passes[0] == pytest.approx(-24.5)
+    assert metrics["update/loss"] == pytest.approx(sum(passes) / 2 / 10, abs=1e-6)
+
+
+def test_a_correction_weighs_the_gradient(tiny_model: Path) -> None:
+    """Weights for whole completions are as good as the same weights in the batch."""
+    items = [PromptTree((20, 21), (branch([30, 31], 1.0), branch([32, END], -1.0)))]
+    weighed = [PromptTree((20, 21), (branch([30, 31], 1.0, 0.5), branch([32, END], -1.0, 2.0)))]
+    policy = make_policy(tiny_model)
+    policy._correction = lambda tokens: torch.tensor([0.5, 0.5, 2.0, 2.0])
+    expected = gradients_of(make_policy(tiny_model), in_one(weighed, 4.0))
+    for found, other in zip(gradients_of(policy, in_one(items, 4.0)), expected, strict=True):
+        torch.testing.assert_close(found, other, rtol=0, atol=1e-7)
+
+
+# A KL in the reward
+
+
+def groups() -> list[ScoredGroup]:
+    problem = Problem("toy/train/0", "?", "1", "integer", "toy", 0)
+    scored = []
+    for tree in trees():
+        completions = tuple(Completion(one.token_ids, one.sampler_logps, "", "stop") for one in tree.branches)
+        scores = tuple(Score(0.0, {}, Outcome.WRONG, None) for _ in completions)
+        scored.append(ScoredGroup(Group(Prompt(problem, tree.prompt_ids), completions, 0, 0), scores))
+    return scored
+
+
+@pytest.mark.parametrize("estimator", K)
+@pytest.mark.parametrize("budget", [8, 4096])
+def test_what_a_kl_costs_is_the_estimator_of_each_token(
+    budget: int, estimator: str, tiny_model: Path, tmp_path: Path
+) -> None:
+    """At first nothing; after a step, by hand, whether a group is computed whole or cut into pieces."""
+    policy = make_policy(
+        tiny_model,
+        temperature=0.8,
+        lr=2e-3,
+        kl_weight=0.5,
+        kl_in="reward",
+        kl_estimator=estimator,
+        tokens_per_micro_batch=budget,
+    )
+    assert policy.kl_costs(groups()) == [
+        tuple((0.0,) * len(one.token_ids) for one in group.group.completions) for group in groups()
+    ]
+    metrics = policy.update(in_one(trees()))
+    assert "update/kl_nats" not in metrics  # no term of the loss
+    assert metrics["update/loss"] == pytest.approx(-(3 - 1 + 2 + 2.1) / 19, abs=1e-6)
+    policy.export(tmp_path)
+    _, rows = plain_logps(tmp_path, trees(), 0.8)
+    _, ref_rows = plain_logps(tiny_model, trees(), 0.8)
+    costs = [cost for group in policy.kl_costs(groups()) for cost in group]
+    for found, row, ref in zip(costs, rows, ref_rows, strict=True):
+        assert found == pytest.approx((0.5 * K[estimator](row, ref)).tolist(), abs=1e-5)
+    assert max(abs(value) for cost in costs for value in cost) > 0.01
+
+
+@pytest.mark.parametrize("change", [{}, {"kl_weight": 0.5}])
+def test_a_kl_elsewhere_costs_nothing(change: dict[str, float], tiny_model: Path) -> None:
+    assert make_policy(tiny_model, **change).kl_costs(groups()) == [((), (), ()), ((), ()), ((), ())]
+
+
+def test_the_reference_becomes_the_policy(tiny_model: Path) -> None:
+    """Every second step: after steps 2 and 4 there is no distance, and a run that goes on after 3 knows it."""
+    changes: dict[str, Any] = {"kl_weight": 0.5, "reference_every": 2, "lr": 1e-3}
+    policy, resumed = make_policy(tiny_model, **changes), make_policy(tiny_model, **changes)
+    kls = [policy.update(in_one(trees()))["update/kl_nats"] for _ in range(3)]
+    assert kls[0] == kls[2] == 0 < kls[1]
+    resumed.load_state_dict(copy.deepcopy(policy.state_dict()))
+    expected = [policy.update(in_one(trees()))["update/kl_nats"] for _ in range(2)]
+    assert [resumed.update(in_one(trees()))["update/kl_nats"] for _ in range(2)] == expected
+    assert expected[1] == 0 < expected[0]
+
+
+# What must not matter (test_invariance.py has more)
 
 
 def test_micro_batches_do_not_matter(tiny_model: Path) -> None:
@@ -206,30 +372,6 @@ def test_micro_batches_do_not_matter(tiny_model: Path) -> None:
         expected = expected or weights_of(policy) | {key: torch.tensor(value) for key, value in metrics.items()}
         found = weights_of(policy) | {key: torch.tensor(value) for key, value in metrics.items()}
         assert_same(found, expected, 1e-6)
-
-
-def test_micro_batches_give_the_same_gradient(tiny_model: Path) -> None:
-    items = trees()
-    expected = gradients_of(make_policy(tiny_model), in_one(items))
-    found = gradients_of(make_policy(tiny_model), Batch(((items[0],), (items[1],), (items[2],)), NUM_TOKENS))
-    for one, other in zip(found, expected, strict=True):
-        torch.testing.assert_close(one, other, rtol=0, atol=1e-6)
-
-
-def test_order_does_not_matter(tiny_model: Path) -> None:
-    items = trees()
-    turned = [PromptTree(tree.prompt_ids, tuple(reversed(tree.branches))) for tree in reversed(items)]
-    expected = gradients_of(make_policy(tiny_model), in_one(items))
-    found = gradients_of(make_policy(tiny_model), in_one(turned))
-    for one, other in zip(found, expected, strict=True):
-        torch.testing.assert_close(one, other, rtol=0, atol=1e-6)
-
-
-def test_dead_groups_may_be_left_out(tiny_model: Path) -> None:
-    kept = gradients_of(make_policy(tiny_model), in_one(trees()))
-    left_out = gradients_of(make_policy(tiny_model), in_one(trees()[:2]))
-    for one, other in zip(left_out, kept, strict=True):
-        torch.testing.assert_close(one, other, rtol=0, atol=1e-6)
 
 
 def test_the_denominator_divides_once(tiny_model: Path) -> None:
@@ -280,10 +422,10 @@ def test_two_passes_by_hand(tiny_model: Path, tmp_path: Path) -> None:
     branches = [one for tree in trees() for one in tree.branches]
     total, clipped = 0.0, 0
     for one, before, after in zip(branches, old, new, strict=True):
-        for ratio in (after - before).exp().tolist():
-            bounded = min(max(ratio, 0.8), 1.2)
-            total -= min(ratio * one.advantage, bounded * one.advantage)
-            clipped += bounded * one.advantage < ratio * one.advantage
+        for ratio, advantage in zip((after - before).exp().tolist(), one.advantages, strict=True):
+            bounded = min(max(ratio, 0.8), 1.28)
+            total -= min(ratio * advantage, bounded * advantage)
+            clipped += bounded * advantage < ratio * advantage
     assert clipped > 0
     assert twice["update/loss"] == pytest.approx((first["update/loss"] + total / 19) / 2, abs=1e-5)
     assert twice["update/clip_frac"] == pytest.approx(clipped / 38, abs=1e-9)

@@ -79,7 +79,6 @@ def add_and_collect(world: World, folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = {"rank": world.rank, "size": world.size}
     found["sum"] = world.sum([[1.0, 0.5, -3.0], [2.0**-40, 0.25, 3.0]][world.rank])
     found["sum of nothing"] = world.sum([])
-    found["max"] = [world.max(world.rank), world.max(-7 - world.rank), world.max(0)]
     found["share"] = world.share("abcdefg")
     found["gathered"] = [world.gather(world.share(list(range(length)))) for length in range(6)]
     found["kept"] = world.gather(["a", None] if world.rank == 0 else [("b", {"c": 1.5})])
@@ -111,7 +110,6 @@ def test_what_ranks_add_and_collect(tmp_path: Path) -> None:
         "size": 2,
         "sum": [1 + 2.0**-40, 0.75, 0.0],  # exact, so that it was not added in fp32
         "sum of nothing": [],
-        "max": [1, -7, 0],
         "gathered": [list(range(length)) for length in range(6)],
         "kept": ["a", ("b", {"c": 1.5}), None],
         "agree": [True, False],  # the next number after 0.1 is another number
@@ -144,21 +142,23 @@ UNEQUAL = (
     DEAD,
     scored((27, 28), ((60, 61, 62, END), 1.0), ((63, 64, 65, 66, END), 0.0)),
 )
-"""Rank 0 has the first, third and fifth: four micro-batches of at most 12 tokens. Rank 1 has one."""
+"""Pieces of at most 12 tokens: 9 and 9 of the first group, 5 of the second, 12 of the third and 11 of the last."""
 
-ONE_RANK_IDLE = (UNEQUAL[0], DEAD, UNEQUAL[2], DEAD)
-"""Rank 1 has nothing to learn from, but counts."""
+ONE_RANK_IDLE = (DEAD, UNEQUAL[1], DEAD)
+"""One micro-batch is all there is, so that rank 1 has nothing to do."""
 
 STEPS: dict[str, tuple[ScoredGroup, ...]] = {"unequal": UNEQUAL, "one rank idle": ONE_RANK_IDLE}
 
 CHANGES: dict[str, dict[str, object]] = {
     "token": {},
-    "sequence": {"normalise": "sequence", "advantage_scale": "none"},
-    "constant": {"normalise": "constant"},
+    "sequence": {"objective": "grpo", "advantage": "group_mean"},
+    "constant": {"objective": "dr_grpo"},
     "two passes": {"inner_epochs": 2},
     "held norm": {"max_grad_norm": 0.05, "weight_decay": 0.5},
     "kl": {"kl_weight": 0.2},
-    "parts": {"advantage_of": "parts"},
+    "kl in the reward": {"kl_weight": 0.2, "kl_in": "reward", "inner_epochs": 2, "reference_every": 1},
+    "entropy": {"entropy_weight": 0.1},
+    "parts": {"advantage": "gdpo"},
 }
 
 
@@ -174,8 +174,9 @@ def make_policy(world: World, folder: Path, changes: dict[str, object]) -> Polic
 
 
 def batch_of(world: World, policy: Policy, groups: Sequence[ScoredGroup]) -> Batch:
-    lessons = draw_lessons(groups, REWARDS, policy._settings.update)
-    return make_batch(world.share(lessons), policy._settings.update, MAX_NEW_TOKENS)
+    costs = world.gather(policy.kl_costs(world.share(groups)))
+    lessons = draw_lessons(groups, costs, REWARDS, policy._settings.update)
+    return make_batch(lessons, policy._settings.update, MAX_NEW_TOKENS, world.size)
 
 
 def train(world: World, folder: Path, changes: dict[str, object], steps: Sequence[tuple[ScoredGroup, ...]]) -> Any:
@@ -188,7 +189,7 @@ def train(world: World, folder: Path, changes: dict[str, object], steps: Sequenc
     rows, sizes = [], []
     for groups in steps:
         batch = batch_of(world, policy, groups)
-        sizes.append(len(batch.micro_batches))
+        sizes.append([sum(tree.num_tokens for tree in trees) for trees in world.share(batch.micro_batches)])
         rows.append(policy.update(batch))
     first = gradients[: len(list(policy._model.parameters()))]
     return {"sizes": sizes, "gradients": first, "rows": rows, "weights": weights_of(policy)}
@@ -231,11 +232,12 @@ def test_two_ranks_learn_what_one_does(trained: tuple[Any, Any, Any], change: st
 def test_the_ranks_had_unequal_work(trained: tuple[Any, Any, Any]) -> None:
     """Without this the tests above would prove less than they say."""
     _, first, second = trained
-    assert first["token", "unequal"]["sizes"] == [4, 4]
-    assert second["token", "unequal"]["sizes"] == [1, 1]
-    assert second["token", "one rank idle"]["sizes"] == [0, 0]
+    assert first["token", "unequal"]["sizes"] == [[12, 9, 5]] * 2
+    assert second["token", "unequal"]["sizes"] == [[11, 9, 0]] * 2
+    assert first["token", "one rank idle"]["sizes"] == [[5]] * 2
+    assert second["token", "one rank idle"]["sizes"] == [[0]] * 2
     # With a KL term the dead groups have work to do too.
-    assert second["kl", "one rank idle"]["sizes"] == [2, 2]
+    assert second["kl", "one rank idle"]["sizes"] != [[0]] * 2
 
 
 # Steps that no rank makes
@@ -246,9 +248,11 @@ def meet_infinity(world: World, folder: Path) -> dict[str, Any]:
     policy = make_policy(world, folder, {"weight_decay": 0.5})
     policy.update(batch_of(world, policy, UNEQUAL))
     before = weights_of(policy)
-    weight = math.inf if world.rank == 1 else 1.0
-    tree = PromptTree((20, 21), (Branch((30, 31), (-1.0, -1.0), 1.0, weight), Branch((32,), (-1.0,), -1.0, 1.0)))
-    bad = policy.update(Batch(((tree,),), 3.0))
+    trees = [
+        PromptTree((20, 21), (Branch((30, 31), (-1.0, -1.0), (1.0, 1.0), weight), Branch((32,), (-1.0,), (-1.0,), 1.0)))
+        for weight in (1.0, math.inf)
+    ]
+    bad = policy.update(Batch(((trees[0],), (trees[1],)), 3.0))
     idle = policy.update(batch_of(world, policy, (DEAD, DEAD)))
     unmoved = all(torch.equal(value, before[name]) for name, value in weights_of(policy).items())
     bad_steps = policy.state_dict()["bad_steps"]
@@ -285,7 +289,6 @@ def test_a_process_alone_is_a_world(monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(world, SoleWorld)
     assert (world.rank, world.size, world.device.type) == (0, 1, "cpu")
     assert world.sum([1.5, -2.0]) == [1.5, -2.0]
-    assert world.max(3) == 3
     assert world.gather(world.share([4, 5, 6])) == [4, 5, 6]
     parameter = torch.nn.Parameter(torch.ones(2))
     parameter.grad = torch.tensor([1.0, 2.0])

@@ -71,9 +71,10 @@ def test_contradictions_name_both_keys(refused: Refused) -> None:
     assert "update.tokens_per_micro_batch=8: one prompt with one completion may have 76 tokens" in message
 
 
-def test_parts_that_may_not_be_normalised_are_a_contradiction(refused: Refused) -> None:
-    message = refused("update.advantage_of=parts", "update.advantage_scale=none")
-    assert "update.advantage_scale=none: update.advantage_of=parts divides each reward by its deviation" in message
+def test_a_reference_that_nothing_asks_for_is_a_contradiction(refused: Refused) -> None:
+    message = refused("update.kl_in=reward", "update.reference_every=5")
+    assert "update.kl_in=reward: update.kl_weight is 0, so that nothing is taken off; set a weight" in message
+    assert "update.reference_every=5: update.kl_weight is 0, so that there is no reference; set a weight" in message
 
 
 def test_group_of_one(refused: Refused) -> None:

@@ -9,6 +9,7 @@ import pytest
 from processes import run_grpo
 
 from grpo.config import dump_recipe, load_recipe, parse_recipe
+from grpo.objectives.choose import advantage_of, normalisation_of
 
 RECIPES = sorted((Path(__file__).parents[2] / "launch" / "recipes").glob("*.yaml"))
 
@@ -50,7 +51,7 @@ def test_the_r1_zero_recipe_is_dr_grpos_setting() -> None:
     recipe = load_recipe(next(file for file in RECIPES if file.stem == "math_r1_zero"))
     assert (recipe.update.lr, recipe.update.kl_weight) == (1e-6, 0)
     assert (recipe.rollout.group_size, recipe.rollout.prompts_per_step, recipe.rollout.max_new_tokens) == (8, 128, 3000)
-    assert (recipe.update.advantage_scale, recipe.update.normalise) == ("none", "constant")
+    assert (advantage_of(recipe.update), normalisation_of(recipe.update)) == ("group_mean", "constant")
 
 
 @pytest.mark.parametrize("file", RECIPES, ids=lambda file: file.stem)

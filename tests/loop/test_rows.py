@@ -17,9 +17,9 @@ def read(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text().splitlines()]
 
 
-@pytest.mark.parametrize("advantage_of", ["sum", "parts"])
-def test_a_completions_row_has_everything_that_was_decided(advantage_of: str, tmp_path: Path, tiny_model: Path) -> None:
-    sections: dict[str, Any] = {"rewards": REWARDS, "update": {"advantage_of": advantage_of}}
+@pytest.mark.parametrize("advantage", ["group_std", "gdpo"])
+def test_a_completions_row_has_everything_that_was_decided(advantage: str, tmp_path: Path, tiny_model: Path) -> None:
+    sections: dict[str, Any] = {"rewards": REWARDS, "update": {"advantage": advantage}}
     recipe = toy_recipe(tiny_model, tmp_path / "run", **sections)
     code, output = run_grpo("train", write_recipe(tmp_path / "recipe.yaml", recipe))
     assert code == 0, output

@@ -22,8 +22,9 @@ rollout:
 update:
   lr: 1.0e-6
   warmup_steps: 5
-  clip_low: 0.2
-  clip_high: 0.28
+  objective: dapo
+  objective_options:
+    clip_high: 0.28
 run:
   seed: 17
 """
