@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from grpo.bench.options import add_arguments
+
 EXIT_FAILED = 1
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
@@ -67,6 +69,9 @@ def build_parser() -> argparse.ArgumentParser:
     report = commands.add_parser("report", help="write a run's report again from its rows")
     report.add_argument("run_dir", type=Path, metavar="RUN_DIR")
     report.set_defaults(run=_report, when_interrupted="interrupted")
+    bench = commands.add_parser("bench", help="time an update on fixed rollouts, beside the padded way and TRL")
+    add_arguments(bench)
+    bench.set_defaults(run=_bench, when_interrupted="interrupted")
     return parser
 
 
@@ -138,6 +143,15 @@ def _report(options: argparse.Namespace) -> int:
 
     print(write_report(options.run_dir))
     return 0
+
+
+def _bench(options: argparse.Namespace) -> int:
+    from grpo.bench.options import read_options
+
+    checked = read_options(options)
+    from grpo.bench.command import bench
+
+    return bench(checked)
 
 
 def _quieten_libraries() -> None:

@@ -1,0 +1,1 @@
+"""How fast an update is, beside others on the same work."""

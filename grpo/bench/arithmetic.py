@@ -1,0 +1,99 @@
+"""How much arithmetic an update is, counted from its token ids and the model's shape."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from grpo.types import PromptTree
+
+DENSE_BF16_PEAKS = {
+    "H100 PCIe": 756e12,
+    "H100 NVL": 835e12,
+    "H100": 989e12,
+    "H200 NVL": 835e12,
+    "H200": 989e12,
+    "A100": 312e12,
+}
+"""NVIDIA's data sheets, FLOP/s without sparsity; the first name that is part of a device's."""
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """Weights that every token meets, those of the output head, and the size of the attention."""
+
+    body_parameters: int
+    head_parameters: int
+    num_layers: int
+    attention_width: int
+    """Query heads times their size."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """Tokens that go through the layers, positions that meet the output head, and pairs of tokens in the attention."""
+
+    body_tokens: int
+    head_tokens: int
+    pairs: int
+
+
+def flops(shape: ModelShape, work: Work) -> int:
+    """Forward and backward: 6 for each weight that a token meets, 12 x layers x width for each pair.
+
+    A weight is multiplied and added once in the forward pass and twice in the backward pass; so is each of a pair's
+    two products, query with key and weight with value. Norms and activations are left out, as usual, and so is what
+    is computed a second time (recomputed activations or logits).
+    """
+    in_matrices = shape.body_parameters * work.body_tokens + shape.head_parameters * work.head_tokens
+    return 6 * in_matrices + 12 * shape.num_layers * shape.attention_width * work.pairs
+
+
+def packed_work(micro_batches: Sequence[Sequence[PromptTree]]) -> Work:
+    """Each prompt once in each tree; the last token of a completion is no input, and only seen pairs count."""
+    trees = [tree for trees in micro_batches for tree in trees]
+    body = head = pairs = 0
+    for tree in trees:
+        prompt = len(tree.prompt_ids)
+        body += prompt
+        pairs += prompt * (prompt + 1) // 2
+        for branch in tree.branches:
+            inputs = len(branch.token_ids) - 1
+            body += inputs
+            head += inputs + 1
+            pairs += inputs * prompt + inputs * (inputs + 1) // 2
+    return Work(body, head, pairs)
+
+
+def padded_work(micro_batches: Sequence[Sequence[PromptTree]]) -> Work:
+    """A row for each completion, as long as the longest prompt and the longest completion of its micro-batch; the
+    head at every position, and all pairs of a row, since a mask only hides what was computed."""
+    body = pairs = 0
+    for rows in micro_batches:
+        prompt = max(len(row.prompt_ids) for row in rows)
+        length = prompt + max(len(branch.token_ids) for row in rows for branch in row.branches)
+        body += len(rows) * length
+        pairs += len(rows) * length * length
+    return Work(body, body, pairs)
+
+
+def model_shape(model: Any) -> ModelShape:
+    """Read off a model that transformers loaded. All weights count for every token: experts are not told apart."""
+    looked_up = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    matrices = [one for one in model.base_model.parameters() if one.dim() >= 2 and id(one) not in looked_up]
+    config = model.config.get_text_config()
+    heads = config.num_attention_heads
+    return ModelShape(
+        body_parameters=sum(one.numel() for one in matrices),
+        head_parameters=model.get_output_embeddings().weight.numel(),
+        num_layers=config.num_hidden_layers,
+        attention_width=heads * (getattr(config, "head_dim", None) or config.hidden_size // heads),
+    )
+
+
+def known_peak(device_name: str) -> float | None:
+    """A GPU's dense bf16 FLOP/s, where it is known."""
+    return next((peak for name, peak in DENSE_BF16_PEAKS.items() if name in device_name), None)
