@@ -30,6 +30,8 @@ class ModelShape:
     num_layers: int
     attention_width: int
     """Query heads times their size."""
+    is_frozen: bool = False
+    """Whether only adapters are trained, which are themselves too small to count."""
 
 
 @dataclass(frozen=True)
@@ -44,12 +46,12 @@ class Work:
 def flops(shape: ModelShape, work: Work) -> int:
     """Forward and backward: 6 for each weight that a token meets, 12 x layers x width for each pair.
 
-    A weight is multiplied and added once in the forward pass and twice in the backward pass; so is each of a pair's
-    two products, query with key and weight with value. Norms and activations are left out, as usual, and so is what
+    A weight is multiplied and added once in the forward pass and twice in the backward pass (once if it is frozen,
+    since it has no gradient of its own); so is each of a pair's two products, query with key and weight with value. Norms and activations are left out, as usual, and so is what
     is computed a second time (recomputed activations or logits).
     """
     in_matrices = shape.body_parameters * work.body_tokens + shape.head_parameters * work.head_tokens
-    return 6 * in_matrices + 12 * shape.num_layers * shape.attention_width * work.pairs
+    return (4 if shape.is_frozen else 6) * in_matrices + 12 * shape.num_layers * shape.attention_width * work.pairs
 
 
 def packed_work(micro_batches: Sequence[Sequence[PromptTree]]) -> Work:
@@ -83,7 +85,8 @@ def padded_work(micro_batches: Sequence[Sequence[PromptTree]]) -> Work:
 def model_shape(model: Any) -> ModelShape:
     """Read off a model that transformers loaded. All weights count for every token: experts are not told apart."""
     looked_up = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
-    matrices = [one for one in model.base_model.parameters() if one.dim() >= 2 and id(one) not in looked_up]
+    named = [(name, one) for name, one in model.base_model.named_parameters() if ".lora_" not in name]
+    matrices = [one for _, one in named if one.dim() >= 2 and id(one) not in looked_up]
     config = model.config.get_text_config()
     heads = config.num_attention_heads
     return ModelShape(
@@ -91,6 +94,7 @@ def model_shape(model: Any) -> ModelShape:
         head_parameters=model.get_output_embeddings().weight.numel(),
         num_layers=config.num_hidden_layers,
         attention_width=heads * (getattr(config, "head_dim", None) or config.hidden_size // heads),
+        is_frozen=not model.get_input_embeddings().weight.requires_grad,
     )
 
 

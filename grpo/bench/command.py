@@ -73,6 +73,8 @@ def measure(options: Options, temporary: Path) -> dict[str, Any]:
         device=options.device,
         compute=options.compute,
         gradient_checkpointing=options.gradient_checkpointing,
+        compile=options.compile,
+        lora_rank=options.lora_rank,
         budget=options.budget,
         max_new_tokens=MAX_NEW_TOKENS if options.shape else longest(groups)[1],
     )

@@ -41,6 +41,8 @@ class Options:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     compute: Literal["bf16", "fp32"] = "bf16"
     gradient_checkpointing: bool = False
+    compile: bool = False
+    lora_rank: int | None = None
     trl_python: Path = Path(sys.executable)
     trl_weights: Literal["float32", "bfloat16"] = "float32"
     trl_correction: bool = True
@@ -74,6 +76,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--device", choices=("auto", "cpu", "cuda"), default=default.device)
     how.add_argument("--compute", choices=("bf16", "fp32"), default=default.compute, help="default: %(default)s")
     how.add_argument("--gradient-checkpointing", action="store_true", help="on both sides")
+    how.add_argument("--compile", action="store_true", help="our layers, by torch.compile")
+    how.add_argument("--lora-rank", type=int, metavar="N", help="train adapters of that rank on our side")
     how.add_argument(
         "--budget", type=int, default=default.budget, metavar="TOKENS", help="of a micro-batch (default: %(default)s)"
     )
@@ -133,6 +137,8 @@ def _faults(options: Options) -> Iterator[str]:
         if (value := getattr(options, name)) < bound:
             why = "a group of one has no advantage" if name == "group_size" else "nothing would be left to measure"
             yield f"--{name.replace('_', '-')}={value}: {why}; give at least {bound}"
+    if options.lora_rank is not None and options.lora_rank < 1:
+        yield f"--lora-rank={options.lora_rank}: an adapter without weights; give at least 1, or leave it out"
     if not (math.isfinite(options.spread) and 0 <= options.spread < 1):
         yield f"--spread={options.spread}: lengths would not be positive; give at least 0 and less than 1"
     elif not options.shape:
@@ -152,6 +158,8 @@ def _faults(options: Options) -> Iterator[str]:
 def _trl_faults(options: Options) -> Iterator[str]:
     if options.compute == "fp32":
         yield "--compute=fp32: beside TRL both sides compute in bf16; leave it out, or --against trl"
+    if options.lora_rank is not None:
+        yield f"--lora-rank={options.lora_rank}: TRL trains the whole model here; leave it out, or --against trl"
     if options.gradient_checkpointing:
         yield "--gradient-checkpointing: beside TRL neither side does it; leave it out, or --against trl"
     found = shutil.which(options.trl_python)

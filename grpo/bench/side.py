@@ -37,6 +37,8 @@ class UpdateJob:
     budget: int
     max_new_tokens: int
     correct_sampler: bool = False
+    compile: bool = False
+    lora_rank: int | None = None
 
     def settings(self) -> PolicySettings:
         """As a recipe would say it: DAPO's objective, and where asked TRL's correction for the engine's log-probs."""
@@ -49,6 +51,8 @@ class UpdateJob:
                     "path": str(self.folder),
                     "compute": self.compute,
                     "gradient_checkpointing": self.gradient_checkpointing,
+                    "compile": self.compile,
+                    "lora": {"rank": self.lora_rank, "alpha": 2 * self.lora_rank} if self.lora_rank else None,
                 }
             ),
             update=UpdateSection(lr=LR, tokens_per_micro_batch=self.budget, **correction),
@@ -143,6 +147,7 @@ class Side(ABC):
             "model_shape": asdict(shape),
             "matrices": matrices(self.model()),
             "parameters": sum(parameter.numel() for parameter in self.model().parameters()),
+            "state_bytes": self._state_bytes(),
             "device": torch.cuda.get_device_name(self.device) if on_gpu else "cpu",
             "threads": torch.get_num_threads(),
         }
@@ -152,12 +157,20 @@ class Side(ABC):
 
         Gradients are there before, so that a side whose peak comes before its first gradient is not flattered.
         """
-        for parameter in self.model().parameters():
+        for parameter in self._trained():
             # Written to, since untouched pages of zeros are no memory yet.
             parameter.grad = torch.empty_like(parameter).fill_(0)
         self._gauge.start()
         self.update()
         return self._peak
+
+    def _trained(self) -> list[torch.nn.Parameter]:
+        return [parameter for parameter in self.model().parameters() if parameter.requires_grad]
+
+    def _state_bytes(self) -> int:
+        """The model's own: its weights, and gradients and AdamW's two moments, in fp32, of what is trained."""
+        held: int = sum(parameter.numel() * parameter.element_size() for parameter in self.model().parameters())
+        return held + sum(3 * 4 * parameter.numel() for parameter in self._trained())
 
     def times(self, num: int) -> list[dict[str, float]]:
         """Seconds of so many updates, by phase; ``update_s`` is all but the optimiser's step."""

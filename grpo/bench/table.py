@@ -56,7 +56,8 @@ def _update(report: Mapping[str, Any]) -> Iterator[str]:
     for name, title in _UPDATE_ROWS:
         yield _numbers(title, [side[name] for side in both])
     yield _row("completion tokens a second", [f"{side['tokens_per_s']:.0f}" for side in both])
-    yield _bytes("peak memory above the model, MiB", [side["peak_memory_bytes"] for side in both])
+    yield _bytes("the model's own memory, MiB", [side["state_bytes"] for side in both])
+    yield _bytes("peak memory above the model's, MiB", [side["peak_memory_bytes"] for side in both])
     yield _numbers("arithmetic, TFLOP", [side["flops"] / 1e12 for side in both])
     yield _row("our arithmetic at the matrices' rate", [f"{side['matmul_frac']:.1%}" for side in both])
     if report["mfu"] is not None:

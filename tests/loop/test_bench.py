@@ -127,6 +127,19 @@ def test_a_peak_is_known_by_the_devices_name_or_not_at_all(name: str, peak: floa
     assert known_peak(name) == peak
 
 
+def test_frozen_weights_have_no_gradient_to_compute(tiny_model: Path) -> None:
+    whole = OurUpdate(make_job(tiny_model)).warm_up()
+    adapters = OurUpdate(make_job(tiny_model, lora_rank=2)).warm_up()
+    in_attention = 12 * 2 * 64 * whole["work"]["pairs"]
+    assert adapters["model_shape"]["body_parameters"] == whole["model_shape"]["body_parameters"]
+    assert 6 * (adapters["flops"] - in_attention) == 4 * (whole["flops"] - in_attention)
+    # A weight of four bytes, its gradient and two moments; adapters of rank 2 on 7 matrices of 2 layers.
+    num_weights = whole["parameters"]
+    num_adapters = 2 * 2 * ((64 + 64) + 2 * (64 + 32) + (64 + 64) + 3 * (128 + 64))
+    assert whole["state_bytes"] == 16 * num_weights
+    assert adapters["state_bytes"] == 4 * num_weights + 16 * num_adapters
+
+
 # The same work on both sides
 
 
