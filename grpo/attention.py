@@ -187,10 +187,11 @@ class FlexTrees:
             return (query >= key) & (tree_of[query] == tree_of[key]) & same_path
 
         size = len(tree_of)
-        self._mask = create_block_mask(sees, None, None, size, size, device=device, _compile=device.type == "cuda")
+        make_mask: Any = compiled(create_block_mask) if device.type == "cuda" else create_block_mask
+        self._mask = make_mask(sees, None, None, size, size, device=device)
 
     def __call__(self, queries: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:
-        attend = compiled_flex_attention() if queries.is_cuda else flex_attention
+        attend: Any = compiled(flex_attention) if queries.is_cuda else flex_attention
         output: Tensor = attend(queries, keys, values, block_mask=self._mask, scale=scale, enable_gqa=True)
         return output.transpose(1, 2)
 
@@ -205,6 +206,6 @@ def numbered(shapes: Sequence[TreeShape], device: torch.device) -> tuple[Tensor,
 
 
 @cache
-def compiled_flex_attention() -> Any:
-    """FlexAttention makes its kernel when it is compiled; without that it would hold all scores."""
-    return torch.compile(flex_attention)
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """FlexAttention and its mask are made block by block only once they are compiled; else they hold all pairs."""
+    return torch.compile(function)

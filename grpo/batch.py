@@ -14,8 +14,16 @@ PAIRS_PER_TOKEN = 8192
 size, with a head as large as usual. It only shares out work evenly, so one number serves all models."""
 
 
+def make_batches(
+    lessons: Sequence[Lesson], settings: UpdateSection, max_new_tokens: int, num_ranks: int
+) -> list[Batch]:
+    """What each pass of the optimiser learns from: of N `mini_batches` every N-th group, and its own denominator."""
+    shares = [lessons[first :: settings.mini_batches] for first in range(settings.mini_batches)]
+    return [make_batch(share, settings, max_new_tokens, num_ranks) for share in shares]
+
+
 def make_batch(lessons: Sequence[Lesson], settings: UpdateSection, max_new_tokens: int, num_ranks: int = 1) -> Batch:
-    """What one update needs of a step's lessons, those of all ranks.
+    """What one pass of the optimiser needs of its lessons, those of all ranks.
 
     Completions without any advantage add nothing to the gradient and cost no forward pass, unless a KL or an entropy
     term pulls on them too. They count in the denominator all the same.

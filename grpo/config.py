@@ -114,6 +114,9 @@ class UpdateSection(Section):
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     inner_epochs: Positive = 1
     """Passes over each step's completions. With one the ratio is exactly 1 and no clip has anything to do."""
+    mini_batches: Positive = 1
+    """Passes of the optimiser that a step's groups are shared out to, one after another (16 in DAPO). From the second
+    on the policy is no longer the one that wrote its completions."""
     objective: str = "dapo"
     """A name of `grpo.objectives.table`, or the dotted path of a function of your own (``module:function``)."""
     objective_options: dict[str, Any] = {}
@@ -263,6 +266,11 @@ def contradictions(recipe: Recipe) -> Iterator[str]:
         yield (
             f"update.tokens_per_micro_batch={update.tokens_per_micro_batch}: one prompt with one completion may "
             f"have {longest} tokens (data.max_prompt_tokens + rollout.max_new_tokens); set at least that many"
+        )
+    if update.mini_batches > rollout.prompts_per_step:
+        yield (
+            f"update.mini_batches={update.mini_batches}: a step has {rollout.prompts_per_step} groups to share out "
+            "(rollout.prompts_per_step); set at most that many"
         )
     if problem := objective_fault(update.objective):
         yield f"update.objective={update.objective}: {problem}"

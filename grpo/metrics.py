@@ -30,6 +30,7 @@ DEFINITIONS = {
     "update/skipped": "passes whose gradient was not finite, so that the weights stayed",
     "update/lr": "learning rate of the step",
     "update/clip_frac": "share of tokens whose gradient the clip took away",
+    "update/masked_frac": "share of tokens that update.correction gives no weight",
     "update/entropy_nats": "mean entropy of the policy where it wrote a token",
     "update/kl_nats": "mean estimate of the KL to the reference policy, a token, where it is in the loss",
     "gap/mean_nats": "mean absolute difference of the engine's and the trainer's log-probs, a token",

@@ -76,9 +76,10 @@ _ATTENTION = {"full_attention", "sliding_attention"}
 def check_supported(folder: Path, max_tokens: int, *, gradient_checkpointing: bool = False) -> None:
     """Refuse models whose log-probs the trainer would get wrong on sequences of up to `max_tokens` tokens.
 
-    The trainer gives every layer the mask of the whole prompt tree, which has no sliding window in it and which
-    recurrent layers do not heed, and applies the output head itself, without what some models do to its logits. The
-    first weight sync would find most of these too; here they are found before the model is loaded.
+    The trainer computes the attention of every layer itself, over whole prompt trees: without sliding windows or caps,
+    and nothing else keeps completions apart in recurrent layers. It applies the output head itself, without what some
+    models do to its logits. The first weight sync would find most of these too; here they are found before the model
+    is loaded.
     """
     config = model_config(folder)
     if strange := set(config.get("layer_types") or ()) - _ATTENTION:
@@ -99,7 +100,7 @@ def check_supported(folder: Path, max_tokens: int, *, gradient_checkpointing: bo
             f"model.path={folder}: its layers see {window} tokens back, and sequences may have {max_tokens}; lower "
             "data.max_prompt_tokens or rollout.max_new_tokens, or choose a model with full attention"
         )
-    for name in ("final_logit_softcapping", "logit_scale", "logits_scaling"):
+    for name in ("final_logit_softcapping", "attn_logit_softcapping", "logit_scale", "logits_scaling"):
         if config.get(name) not in (None, 1, 1.0):
             raise UserError(
                 f"model.path={folder}: {name}={config[name]} in its config, which the trainer does not apply; choose "

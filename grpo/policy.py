@@ -65,19 +65,23 @@ class Policy:
         self.version = 0
         self._bad_steps = 0
 
-    def update(self, batch: Batch) -> dict[str, float]:
-        """One step on a batch. Returns metrics that are the same on all ranks; those with no token are left out."""
+    def update(self, *batches: Batch) -> dict[str, float]:
+        """One step: in every inner epoch a pass of the optimiser for each batch.
+
+        Returns metrics that are the same on all ranks; those with no token are left out.
+        """
         with self._meter.phase("update"):
-            mine = [trees for trees in self._world.share(batch.micro_batches) if trees]
-            tally = Tally(self._settings.update.inner_epochs)
+            tally = Tally(self._settings.update.inner_epochs * len(batches))
+            shares = [[trees for trees in self._world.share(batch.micro_batches) if trees] for batch in batches]
+            proximal_logps = self._proximal_logps(shares, tally)
             num_skipped = 0
-            proximal_logps: list[Tensor | None] = [None] * len(mine)
             for _ in range(self._settings.update.inner_epochs):
-                for index, trees in enumerate(mine):
-                    packed = pack(trees, self._world.device)
-                    proximal_logps[index] = self._accumulate(packed, proximal_logps[index], batch.denominator, tally)
-                norm, skipped = self._step(bool(batch.micro_batches))
-                num_skipped += skipped
+                for batch, share, known in zip(batches, shares, proximal_logps, strict=True):
+                    for index, trees in enumerate(share):
+                        packed = pack(trees, self._world.device)
+                        known[index] = self._accumulate(packed, known[index], batch.denominator, tally)
+                    norm, skipped = self._step(bool(batch.micro_batches))
+                    num_skipped += skipped
             rate = self._rate(self.version)
             self.version += 1
             self._refresh_reference()
@@ -162,15 +166,15 @@ class Policy:
         """
         logps, entropies = self._network.logprobs(packed, self._settings.rollout.temperature)
         if proximal_logps is None:
-            proximal_logps = logps.detach()
-            tally.add_gap(proximal_logps - packed.sampler_logps)
+            proximal_logps = _noted(logps.detach(), packed, tally)
         settings = self._settings.update
         policy_logps = logps.detach().requires_grad_()
         tokens = Tokens(policy_logps, proximal_logps, packed.sampler_logps, packed.advantages, packed.completions)
         shares = packed.weights / denominator
-        loss = (shares * self._correction(tokens) * self._objective(tokens)).sum()
+        trust = self._correction(tokens)
+        loss = (shares * trust * self._objective(tokens)).sum()
         [coefficients] = torch.autograd.grad(loss, policy_logps)
-        clipped = (coefficients == 0) & (packed.advantages != 0)
+        clipped = (coefficients == 0) & (packed.advantages != 0) & (trust != 0)
         kl = None
         if self._reference is not None and settings.kl_in == "loss":
             kl = self._kl(policy_logps, self._reference_logps(self._reference, packed))
@@ -182,8 +186,22 @@ class Policy:
             told[entropies] = -settings.entropy_weight * shares
             loss = loss - settings.entropy_weight * (shares * entropies).sum()
         torch.autograd.backward(list(told), list(told.values()))
-        tally.add(loss, entropies.detach(), clipped, kl)
+        tally.add(loss, entropies.detach(), clipped, trust == 0, kl)
         return proximal_logps
+
+    def _proximal_logps(
+        self, shares: Sequence[Sequence[Sequence[PromptTree]]], tally: Tally
+    ) -> list[list[Tensor | None]]:
+        """The old policy's log-probs of every micro-batch; None for those of the first batch, whose first pass has
+        them anyway."""
+        first, *later = shares
+        known: list[list[Tensor | None]] = [[None] * len(first)]
+        with torch.no_grad():
+            for share in later:
+                packed = [pack(trees, self._world.device) for trees in share]
+                logps = [self._network.logprobs(one, self._settings.rollout.temperature)[0] for one in packed]
+                known.append([_noted(each, one, tally) for each, one in zip(logps, packed, strict=True)])
+        return known
 
     def _group_costs(self, group: ScoredGroup, reference: Reference) -> KlCosts:
         completions = [one.token_ids for one in group.group.completions]
@@ -235,6 +253,12 @@ class Policy:
 
     def _rate(self, step: int) -> float:
         return learning_rate(self._settings.update, step, self._settings.steps)
+
+
+def _noted(logps: Tensor, packed: Packed, tally: Tally) -> Tensor:
+    """The old policy's log-probs, once their gap to the engine's is counted."""
+    tally.add_gap(logps - packed.sampler_logps)
+    return logps
 
 
 def _bare_tree(prompt_ids: Sequence[int], completions: Sequence[Sequence[int]]) -> PromptTree:

@@ -13,10 +13,10 @@ class Tally:
 
     def __init__(self, num_passes: int = 1) -> None:
         self._num_passes = num_passes
-        self._sums = dict.fromkeys(("loss", "tokens", "entropy", "clipped", "kl", "kl_tokens"), 0.0)
+        self._sums = dict.fromkeys(("loss", "tokens", "entropy", "clipped", "masked", "kl", "kl_tokens"), 0.0)
         self._gap_sums = dict.fromkeys(("tokens", "mean", "kl", "over_0p1", "over_1"), 0.0)
 
-    def add(self, loss: Tensor, entropies: Tensor, clipped: Tensor, kl: Tensor | None) -> None:
+    def add(self, loss: Tensor, entropies: Tensor, clipped: Tensor, masked: Tensor, kl: Tensor | None) -> None:
         """One micro-batch: its share of the loss, and values per token, (N,); `kl` where there is a reference."""
         _accumulate(
             self._sums,
@@ -24,6 +24,7 @@ class Tally:
             tokens=len(entropies),
             entropy=entropies.sum(),
             clipped=clipped.sum(),
+            masked=masked.sum(),
             kl=0 if kl is None else kl.detach().sum(),
             kl_tokens=0 if kl is None else len(kl),
         )
@@ -49,6 +50,7 @@ class Tally:
         if tokens := sums["tokens"]:
             metrics["update/entropy_nats"] = sums["entropy"] / tokens
             metrics["update/clip_frac"] = sums["clipped"] / tokens
+            metrics["update/masked_frac"] = sums["masked"] / tokens
         if tokens := sums["kl_tokens"]:
             metrics["update/kl_nats"] = sums["kl"] / tokens
         if tokens := gaps["tokens"]:

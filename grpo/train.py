@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from grpo.assemble import Run
-from grpo.batch import make_batch
+from grpo.batch import make_batches
 from grpo.lessons import draw_lessons
 
 
@@ -20,8 +20,8 @@ def train(run: Run) -> None:
         costs = run.world.gather(run.policy.kl_costs(run.world.share(drawn.kept)))
         lessons = draw_lessons(drawn.kept, costs, recipe.rewards, recipe.update)
         run.log.completions(step, drawn, lessons)
-        batch = make_batch(lessons, recipe.update, recipe.rollout.max_new_tokens, run.world.size)
-        stats = run.policy.update(batch)
+        batches = make_batches(lessons, recipe.update, recipe.rollout.max_new_tokens, run.world.size)
+        stats = run.policy.update(*batches)
         evaluation = run.evaluator.evaluate_if_due(step)
         run.log.step(step, drawn, lessons, stats, evaluation)
         run.checkpoints.save_if_due(run.policy, step)

@@ -127,7 +127,7 @@ class PromptTree:
 
 @dataclass(frozen=True)
 class Batch:
-    """Everything one update needs, the same on all ranks.
+    """Everything one pass of the optimiser needs, the same on all ranks.
 
     Each micro-batch is a tuple of trees whose tokens fit the budget; of R ranks, rank r takes every R-th from the r-th
     on, and there are as many for each (some may be empty). `denominator` is the one number that divides the summed

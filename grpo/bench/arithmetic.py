@@ -47,8 +47,9 @@ def flops(shape: ModelShape, work: Work) -> int:
     """Forward and backward: 6 for each weight that a token meets, 12 x layers x width for each pair.
 
     A weight is multiplied and added once in the forward pass and twice in the backward pass (once if it is frozen,
-    since it has no gradient of its own); so is each of a pair's two products, query with key and weight with value. Norms and activations are left out, as usual, and so is what
-    is computed a second time (recomputed activations or logits).
+    since it has no gradient of its own); so is each of a pair's two products, query with key and weight with value.
+    Norms and activations are left out, as usual, and so is what is computed a second time (recomputed activations or
+    logits).
     """
     in_matrices = shape.body_parameters * work.body_tokens + shape.head_parameters * work.head_tokens
     return (4 if shape.is_frozen else 6) * in_matrices + 12 * shape.num_layers * shape.attention_width * work.pairs

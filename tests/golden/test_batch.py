@@ -9,7 +9,7 @@ from itertools import count, product
 import pytest
 
 from data.problem import Problem
-from grpo.batch import balance, cost, denominator, make_batch
+from grpo.batch import balance, cost, denominator, make_batch, make_batches
 from grpo.config import UpdateSection
 from grpo.lessons import draw_lessons
 from grpo.types import Batch, Branch, Completion, Group, Prompt, PromptTree, ScoredGroup
@@ -95,6 +95,17 @@ def test_weights_and_denominator(normalise: str, expected: float, weights: list[
     # Rewards 1, 0 have a mean of 0.5; 0, 0, 1.5 one of 0.5 too.
     assert [advantages_of(batch)[one.token_ids] for one in alive] == [0.5, -0.5, -0.5, -0.5, 1.0]
     assert all(branches[one.token_ids].sampler_logps == one.sampler_logps for one in alive)
+
+
+def test_mini_batches_share_the_groups_out() -> None:
+    groups = two_groups()
+    update = settings(mini_batches=2)
+    costs = [((),) * len(group.scores) for group in groups]
+    first, second = make_batches(draw_lessons(groups, costs, REWARDS, update), update, MAX_NEW_TOKENS, num_ranks=1)
+    # Groups 0 and 2, which is dead, have 7 + 12 tokens; group 1 has 9.
+    assert (first.denominator, second.denominator) == (19.0, 9.0)
+    assert branches_of(first).keys() == {one.token_ids for one in groups[0].group.completions}
+    assert branches_of(second).keys() == {one.token_ids for one in groups[1].group.completions}
 
 
 def test_the_deviation_is_taken_inside_the_group() -> None:

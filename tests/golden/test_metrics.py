@@ -182,8 +182,9 @@ def tally_of_three() -> Tally:
     """Two passes over two micro-batches of two tokens and one, with a KL and a gap."""
     tally = Tally(num_passes=2)
     for _ in range(2):
-        tally.add(torch.tensor(-0.5), torch.tensor([1.0, 2.0]), torch.tensor([True, False]), torch.tensor([0.1, 0.2]))
-        tally.add(torch.tensor(0.1), torch.tensor([6.0]), torch.tensor([False]), torch.tensor([0.6]))
+        first, second, neither = torch.tensor([True, False]), torch.tensor([False, True]), torch.tensor([False])
+        tally.add(torch.tensor(-0.5), torch.tensor([1.0, 2.0]), first, second, torch.tensor([0.1, 0.2]))
+        tally.add(torch.tensor(0.1), torch.tensor([6.0]), neither, ~neither, torch.tensor([0.6]))
     tally.add_gap(torch.tensor([0.05, -0.5]))
     tally.add_gap(torch.tensor([2.0]))
     return tally
@@ -197,6 +198,7 @@ def test_tally_by_hand() -> None:
             "update/loss": -0.4,
             "update/entropy_nats": 9 / 3,
             "update/clip_frac": 1 / 3,
+            "update/masked_frac": 2 / 3,
             "update/kl_nats": 0.9 / 3,
             "gap/mean_nats": 2.55 / 3,
             "gap/kl_nats": kl,

@@ -431,6 +431,39 @@ def test_two_passes_by_hand(tiny_model: Path, tmp_path: Path) -> None:
     assert twice["update/clip_frac"] == pytest.approx(clipped / 38, abs=1e-9)
 
 
+def test_two_mini_batches_by_hand(tiny_model: Path, tmp_path: Path) -> None:
+    """The second one's loss, from the weights after the first and the log-probs before it."""
+    one, other, _ = trees()
+    first = make_policy(tiny_model, lr=2e-3)
+    first_loss = first.update(in_one([one], 8))["update/loss"]
+    first.export(tmp_path)
+    policy = make_policy(tiny_model, lr=2e-3, objective_options={"clip_low": 0.01, "clip_high": 0.02})
+    both = policy.update(in_one([one], 8), in_one([other], 7))
+    assert policy.version == 1
+    _, before = plain_logps(tiny_model, [one, other])
+    _, after = plain_logps(tmp_path, [other])
+    total, clipped = 0.0, 0
+    for branch, old, new in zip(other.branches, before[3:], after, strict=True):
+        for ratio, advantage in zip((new - old).exp().tolist(), branch.advantages, strict=True):
+            bounded = min(max(ratio, 0.99), 1.02)
+            total -= min(ratio * advantage, bounded * advantage)
+            clipped += bounded * advantage < ratio * advantage
+    assert clipped > 0
+    assert both["update/loss"] == pytest.approx((first_loss + total / 7) / 2, abs=1e-5)
+    assert both["update/clip_frac"] == pytest.approx(clipped / 15, abs=1e-9)
+    # The engine ran the policy before both: every sampler log-prob here is -1.
+    gaps = [abs(value + 1) for row in before for value in row.tolist()]
+    assert both["gap/mean_nats"] == pytest.approx(sum(gaps) / 15, abs=1e-5)
+
+
+def test_a_token_without_weight_is_masked_and_not_clipped(tiny_model: Path) -> None:
+    policy = make_policy(tiny_model)
+    policy._correction = lambda tokens: (torch.arange(len(tokens.advantage)) >= 3).float()
+    metrics = policy.update(in_one(trees()))
+    assert metrics["update/masked_frac"] == pytest.approx(3 / 19)
+    assert metrics["update/clip_frac"] == 0
+
+
 @pytest.mark.parametrize(
     ("schedule", "warmup", "expected"),  # in tenths
     [
