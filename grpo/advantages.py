@@ -22,11 +22,7 @@ def group_std(rewards: Sequence[float]) -> list[float]:
     with exact summation, and a group whose rewards are all equal, tested exactly, gets exact zeros. A reward
     that is not finite is an error, never a silent zero.
     """
-    centred = _centred(rewards)
-    if not any(centred):
-        return centred
-    deviation = _deviation(centred)
-    return [value / deviation for value in centred]
+    return _standardised(rewards)
 
 
 def group_mean(rewards: Sequence[float]) -> list[float]:
@@ -57,11 +53,7 @@ def batch_std(returns: Sequence[float]) -> list[float]:
     Where we differ: the deviation is the sample's (OpenRLHF's the population's, its variance at least 1e-8). Equal
     returns, tested exactly, give exact zeros.
     """
-    centred = _centred(returns)
-    if not any(centred):
-        return centred
-    deviation = _deviation(centred)
-    return [value / deviation for value in centred]
+    return _standardised(returns)
 
 
 def charged_from(costs: Sequence[float], length: int) -> list[float]:
@@ -151,6 +143,15 @@ def _centred(rewards: Sequence[float]) -> list[float]:
         return [0.0] * len(rewards)
     mean = math.fsum(rewards) / len(rewards)
     return [reward - mean for reward in rewards]
+
+
+def _standardised(values: Sequence[float]) -> list[float]:
+    """Distances from the mean in standard deviations; all 0 where all values are equal."""
+    centred = _centred(values)
+    if not any(centred):
+        return centred
+    deviation = _deviation(centred)
+    return [value / deviation for value in centred]
 
 
 def _deviation(centred: Sequence[float]) -> float:

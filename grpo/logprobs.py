@@ -34,18 +34,20 @@ def token_logprobs(
     """
     kind = hidden.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
-    weight, bias = (None if one is None else one.to(dtype) for one in (head.weight, head.bias))
     room = kept_bytes if torch.is_grad_enabled() else 0
     with torch.autocast(kind, enabled=False):
         logps, entropies = _TokenLogprobs.apply(  # type: ignore[no-untyped-call]
-            hidden.to(dtype), weight, bias, targets, temperature, chunk_tokens, room
+            hidden.to(dtype), head.weight, head.bias, targets, temperature, chunk_tokens, room
         )
     return logps, entropies
 
 
 class _TokenLogprobs(torch.autograd.Function):
     """With z = logits / temperature, p = softmax(z) and H the entropy: the derivatives by z_j are, of the log-prob
-    of target y, 1[j = y] - p_j, and of H, -p_j (log p_j + H)."""
+    of target y, 1[j = y] - p_j, and of H, -p_j (log p_j + H).
+
+    The products are in the type of `hidden`. The head's own gradient is added up in float32 and never rounded.
+    """
 
     @staticmethod
     def forward(
@@ -59,6 +61,7 @@ class _TokenLogprobs(torch.autograd.Function):
         kept_bytes: int,
     ) -> tuple[Tensor, Tensor]:
         size = len(targets)
+        weight, bias = (None if one is None else one.to(hidden.dtype) for one in (weight, bias))
         logps, log_norms, entropies = torch.empty(3, size, device=hidden.device).unbind()
         kept: list[Tensor | None] = []
         room = kept_bytes if any(ctx.needs_input_grad) else 0

@@ -108,6 +108,13 @@ def check_supported(folder: Path, max_tokens: int, *, gradient_checkpointing: bo
             )
 
 
+def check_compiler() -> None:
+    """Refuse to compile layers where torch would find no compiler, and say so only in the first update."""
+    wanted = os.environ.get("CXX") or "g++"
+    if not shutil.which(wanted) and not shutil.which("clang++"):
+        raise UserError(f"model.compile=true: no C++ compiler ({wanted}) is installed; install one, or set it to false")
+
+
 def load_tokenizer(folder: Path) -> Any:
     """The model's tokenizer."""
     from transformers import AutoTokenizer

@@ -15,7 +15,7 @@ from grpo.config import Recipe
 from grpo.errors import UserError
 from grpo.evaluate import HeldOut, set_names
 from grpo.judging import Judge
-from grpo.models import check_supported, context_length, load_tokenizer, resolve_model, stop_ids
+from grpo.models import check_compiler, check_supported, context_length, load_tokenizer, resolve_model, stop_ids
 from grpo.objectives.choose import choose_correction, choose_objective
 from grpo.prompts import render_prompts
 from grpo.rollout.engine import Sampling
@@ -47,6 +47,8 @@ def prepare(recipe: Recipe, judge: Judge, say: Say, *, for_training: bool = True
     if for_training:
         choose_objective(recipe.update)
         choose_correction(recipe.update)
+        if recipe.model.compile:
+            check_compiler()
     template = get_template(recipe.data.template)
     train = _usable(recipe.data.train, "data.train", recipe, judge, say) if for_training else []
     held_out = [_usable(spec, f"eval.sources.{i}", recipe, judge, say) for i, spec in enumerate(recipe.eval.sources)]

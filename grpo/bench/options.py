@@ -16,7 +16,7 @@ from grpo.errors import UserError
 
 MAX_NEW_TOKENS = 96
 """The longest completion of shapes A and E."""
-TEMPLATES = {"A": "r1_zero", "E": "r1_zero_one_shot"}
+TEMPLATES = {"A": "chat", "E": "r1_zero_one_shot"}
 """A: only an instruction in the prompt; E: one worked example."""
 SIZES = ("0.5b", "1.5b")
 _EMBEDDED = "smollm2-135m-instruct"
