@@ -61,7 +61,8 @@ class _TokenLogprobs(torch.autograd.Function):
         kept_bytes: int,
     ) -> tuple[Tensor, Tensor]:
         size = len(targets)
-        weight, bias = (None if one is None else one.to(hidden.dtype) for one in (weight, bias))
+        weight = weight.to(hidden.dtype)
+        bias = None if bias is None else bias.to(hidden.dtype)
         logps, log_norms, entropies = torch.empty(3, size, device=hidden.device).unbind()
         kept: list[Tensor | None] = []
         room = kept_bytes if any(ctx.needs_input_grad) else 0

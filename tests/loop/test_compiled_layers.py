@@ -45,7 +45,5 @@ def test_log_probs_and_gradients_are_the_same(tmp_path: Path) -> None:
 def test_a_missing_compiler_is_found_early(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CXX", raising=False)
-    with pytest.raises(
-        UserError, match="model.compile=true: no C\\+\\+ compiler \\(g\\+\\+\\) is installed; install one"
-    ):
+    with pytest.raises(UserError, match=r"model.compile=true: no C\+\+ compiler \(g\+\+\) is installed; install one"):
         check_compiler()
