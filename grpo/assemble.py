@@ -10,7 +10,7 @@ from pathlib import Path
 from data.templates import get_template
 from grpo.checkpoint import Checkpoints, check_room, checkpoint_bytes, list_checkpoints
 from grpo.collector import Collector
-from grpo.config import Recipe
+from grpo.config import Recipe, advantage_of
 from grpo.display import make_display
 from grpo.errors import UserError
 from grpo.evaluate import Evaluator
@@ -18,7 +18,6 @@ from grpo.filling import choose_fill
 from grpo.folder import RunFolder
 from grpo.judging import Judge, open_scorer
 from grpo.meter import Meter
-from grpo.objectives.choose import advantage_of
 from grpo.policy import Policy, PolicySettings
 from grpo.preflight import Material, Say, prepare
 from grpo.prompts import PromptSet

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-from grpo.config import UpdateSection
-from grpo.objectives.choose import normalisation_of
+from grpo.config import UpdateSection, normalisation_of
 from grpo.types import Batch, Branch, Lesson, PromptTree
 
 PAIRS_PER_TOKEN = 8192

@@ -143,6 +143,16 @@ class UpdateSection(Section):
     """Passes in a row whose gradient is not finite before the run gives up."""
 
 
+def advantage_of(settings: UpdateSection) -> Advantage:
+    """The recipe's, or else the objective's own."""
+    return settings.advantage or get_objective(settings.objective).advantage
+
+
+def normalisation_of(settings: UpdateSection) -> Normalise:
+    """The recipe's, or else the objective's own."""
+    return settings.normalise or get_objective(settings.objective).normalise
+
+
 class ScoringSection(Section):
     workers: Positive = 1
     deadline_s: Annotated[float, Field(gt=0)] = 5.0
@@ -274,7 +284,7 @@ def contradictions(recipe: Recipe) -> Iterator[str]:
         )
     if problem := objective_fault(update.objective):
         yield f"update.objective={update.objective}: {problem}"
-    if rollout.max_rounds > 1 and (update.advantage or get_objective(update.objective).advantage) == "batch":
+    if rollout.max_rounds > 1 and advantage_of(update) == "batch":
         yield (
             f"rollout.max_rounds={rollout.max_rounds}: update.advantage=batch compares completions with those of the "
             "whole step, so that a group of equal rewards teaches too; set max_rounds to 1, or another advantage"

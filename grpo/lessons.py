@@ -15,8 +15,7 @@ from grpo.advantages import (
     part_pulls,
     sum_pulls,
 )
-from grpo.config import UpdateSection
-from grpo.objectives.choose import advantage_of
+from grpo.config import UpdateSection, advantage_of
 from grpo.types import KlCosts, Lesson, ScoredGroup
 from rewards.spec import RewardSpec
 

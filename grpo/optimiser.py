@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,9 +11,8 @@ import torch
 from grpo.config import UpdateSection
 
 
-def make_optimiser(model: torch.nn.Module, settings: UpdateSection) -> torch.optim.AdamW:
+def make_optimiser(trained: Sequence[torch.nn.Parameter], settings: UpdateSection) -> torch.optim.AdamW:
     """AdamW over what is trained. Matrices decay; gains and biases do not."""
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     matrices = [parameter for parameter in trained if parameter.dim() >= 2]
     vectors = [parameter for parameter in trained if parameter.dim() < 2]
     groups: list[dict[str, Any]] = [

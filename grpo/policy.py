@@ -61,7 +61,7 @@ class Policy:
             self._network.compile_layers()
         moves = settings.update.reference_every > 0
         self._reference = self._network.reference(moves) if settings.update.kl_weight else None
-        self._optimiser = make_optimiser(self._model, settings.update)
+        self._optimiser = make_optimiser(self._network.trained, settings.update)
         self.version = 0
         self._bad_steps = 0
 

@@ -85,18 +85,22 @@ def padded_work(micro_batches: Sequence[Sequence[PromptTree]]) -> Work:
 
 def model_shape(model: Any) -> ModelShape:
     """Read off a model that transformers loaded. All weights count for every token: experts are not told apart."""
-    looked_up = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
-    named = [(name, one) for name, one in model.base_model.named_parameters() if ".lora_" not in name]
-    matrices = [one for _, one in named if one.dim() >= 2 and id(one) not in looked_up]
     config = model.config.get_text_config()
     heads = config.num_attention_heads
     return ModelShape(
-        body_parameters=sum(one.numel() for one in matrices),
+        body_parameters=sum(one.numel() for one in body_matrices(model)),
         head_parameters=model.get_output_embeddings().weight.numel(),
         num_layers=config.num_hidden_layers,
         attention_width=heads * (getattr(config, "head_dim", None) or config.hidden_size // heads),
         is_frozen=not model.get_input_embeddings().weight.requires_grad,
     )
+
+
+def body_matrices(model: Any) -> list[nn.Parameter]:
+    """What every token is multiplied with before the head: neither what is looked up nor adapters."""
+    looked_up = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    named = [(name, one) for name, one in model.base_model.named_parameters() if ".lora_" not in name]
+    return [one for _, one in named if one.dim() >= 2 and id(one) not in looked_up]
 
 
 def known_peak(device_name: str) -> float | None:

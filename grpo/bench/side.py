@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from grpo.batch import make_batch
-from grpo.bench.arithmetic import Work, flops, model_shape
+from grpo.bench.arithmetic import Work, body_matrices, flops, model_shape
 from grpo.bench.memory import make_gauge
 from grpo.bench.work import FixedGroup, lessons, longest
 from grpo.config import ModelSection, RolloutSection, UpdateSection
@@ -198,10 +198,9 @@ class Side(ABC):
 def matrices(model: Any) -> list[tuple[int, int, int]]:
     """Outputs, inputs and number of the model's matrices of each shape, the output head last."""
     head = model.get_output_embeddings().weight
-    embedding = model.get_input_embeddings().weight
     shapes: dict[tuple[int, int], int] = defaultdict(int)
-    for parameter in model.base_model.parameters():
-        if parameter.dim() == 2 and parameter is not embedding:
+    for parameter in body_matrices(model):
+        if parameter.dim() == 2:
             shapes[parameter.shape[0], parameter.shape[1]] += 1
     return [(*shape, count) for shape, count in shapes.items()] + [(head.shape[0], head.shape[1], 1)]
 

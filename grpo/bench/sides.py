@@ -81,7 +81,7 @@ class PaddedUpdate(Side):
         if job.gradient_checkpointing:
             self._model.train()
             self._model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        self._optimiser = make_optimiser(self._model, self._settings.update)
+        self._optimiser = make_optimiser(self._trained(), self._settings.update)
         self._forward = self.clock.timed("forward", self._logprobs)
         self._timed_step = self.clock.timed("optimiser", self._step)
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from grpo.config import UpdateSection
 from grpo.errors import UserError
 from grpo.objectives.corrections import CORRECTIONS
-from grpo.objectives.table import Advantage, Normalise, get_objective
+from grpo.objectives.table import get_objective
 from grpo.objectives.tokens import Tokens
 from rewards.errors import did_you_mean
 from rewards.user import load_function
@@ -40,16 +40,6 @@ def choose_correction(settings: UpdateSection) -> TokenLosses:
     function = CORRECTIONS[settings.correction]
     where = f"update.correction={settings.correction}"
     return _with_options(function, settings.correction_options, where, "update.correction_options")
-
-
-def advantage_of(settings: UpdateSection) -> Advantage:
-    """The recipe's, or else the objective's own."""
-    return settings.advantage or get_objective(settings.objective).advantage
-
-
-def normalisation_of(settings: UpdateSection) -> Normalise:
-    """The recipe's, or else the objective's own."""
-    return settings.normalise or get_objective(settings.objective).normalise
 
 
 def _load(path: str, where: str) -> Callable[..., Tensor]:

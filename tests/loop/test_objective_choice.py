@@ -14,9 +14,9 @@ import yaml
 from toy import toy_recipe
 
 from grpo.cli import EXIT_USER_ERROR, main
-from grpo.config import UpdateSection
+from grpo.config import UpdateSection, advantage_of, normalisation_of
 from grpo.errors import UserError
-from grpo.objectives.choose import advantage_of, choose_correction, choose_objective, normalisation_of
+from grpo.objectives.choose import choose_correction, choose_objective
 from grpo.objectives.table import OBJECTIVES
 from grpo.objectives.tokens import Tokens
 

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 from processes import run_grpo
 
-from grpo.config import dump_recipe, load_recipe, parse_recipe
-from grpo.objectives.choose import advantage_of, normalisation_of
+from grpo.config import advantage_of, dump_recipe, load_recipe, normalisation_of, parse_recipe
 
 RECIPES = sorted((Path(__file__).parents[2] / "launch" / "recipes").glob("*.yaml"))
 
