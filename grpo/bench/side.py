@@ -66,7 +66,7 @@ class UpdateJob:
 
     def batch(self, settings: UpdateSection) -> Batch:
         """Made anew for every update, as in a run."""
-        return make_batch(lessons(self.groups), settings, self.max_new_tokens)
+        return make_batch(lessons(self.groups, settings), settings, self.max_new_tokens)
 
 
 class Clock:

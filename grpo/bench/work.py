@@ -8,12 +8,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from data.problem import Problem
-from grpo.advantages import group_std
+from grpo.config import UpdateSection
+from grpo.lessons import draw_lessons
 from grpo.types import Completion, Group, Lesson, Prompt, ScoredGroup
+from rewards.spec import RewardSpec
 from rewards.types import Outcome, Score
 
 SAMPLER_LOGP = -1.0
 """Of tokens that no engine wrote."""
+_REWARD = "bench:fixed"
 
 
 @dataclass(frozen=True)
@@ -68,9 +71,11 @@ def draw_rewards(num: int, rng: random.Random) -> tuple[float, ...]:
     return tuple(rewards)
 
 
-def lessons(groups: Sequence[FixedGroup]) -> list[Lesson]:
-    """What the groups teach, with GRPO's advantages."""
-    return [_lesson(group, number) for number, group in enumerate(groups)]
+def lessons(groups: Sequence[FixedGroup], settings: UpdateSection) -> list[Lesson]:
+    """What the groups teach, as in a run; no KL is in their rewards."""
+    scored = [_scored(group, number) for number, group in enumerate(groups)]
+    costs = [((),) * len(group.rewards) for group in groups]
+    return draw_lessons(scored, costs, [RewardSpec(name=_REWARD)], settings)
 
 
 def num_tokens(groups: Sequence[FixedGroup]) -> int:
@@ -83,18 +88,13 @@ def longest(groups: Sequence[FixedGroup]) -> tuple[int, int]:
     return max(len(group.prompt) for group in groups), max(len(ids) for group in groups for ids in group.completions)
 
 
-def _lesson(group: FixedGroup, number: int) -> Lesson:
+def _scored(group: FixedGroup, number: int) -> ScoredGroup:
     prompt = Prompt(Problem(f"bench/{number}", "", "", "exact", "bench", row=number), group.prompt)
     completions = tuple(
         Completion(ids, logps, "", "length") for ids, logps in zip(group.completions, group.sampler_logps, strict=True)
     )
-    scores = tuple(Score(reward, {"fixed": reward}, Outcome.WRONG, None) for reward in group.rewards)
-    advantages = group_std(group.rewards)
-    return Lesson(
-        ScoredGroup(Group(prompt, completions, version=0, position=number), scores),
-        tuple((value,) * len(ids) for value, ids in zip(advantages, group.completions, strict=True)),
-        tuple({"fixed": value} for value in advantages),
-    )
+    scores = tuple(Score(reward, {_REWARD: reward}, Outcome.WRONG, None) for reward in group.rewards)
+    return ScoredGroup(Group(prompt, completions, version=0, position=number), scores)
 
 
 def _tokens(length: int, vocabulary: int, rng: random.Random) -> tuple[int, ...]:

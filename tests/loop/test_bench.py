@@ -34,6 +34,7 @@ from grpo.bench.whole import StepJob, WholeStep
 from grpo.bench.work import FixedGroup, complete, draw_rewards, lessons, spread_lengths, synthetic_groups
 from grpo.bench.worker import BenchError, Worker
 from grpo.cli import EXIT_INTERRUPTED, EXIT_USER_ERROR, main
+from grpo.config import UpdateSection
 from grpo.errors import UserError
 from grpo.types import Branch, PromptTree
 
@@ -165,7 +166,7 @@ def test_a_budget_only_cuts_the_work(tiny_model: Path) -> None:
 
 
 def test_every_completion_carries_a_signal(tiny_model: Path) -> None:
-    for lesson in lessons(uneven_groups()):
+    for lesson in lessons(uneven_groups(), UpdateSection(lr=1e-6)):
         signs = {math.copysign(1, value) for value in lesson.of_completions if value}
         assert signs == {1.0, -1.0}
         assert all(lesson.of_completions)
