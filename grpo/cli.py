@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from grpo.bench.options import add_arguments
+from grpo.cpu import wait_briefly
 
 EXIT_FAILED = 1
 EXIT_USER_ERROR = 2
@@ -26,6 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     from rewards.errors import PoolError
 
     _quieten_libraries()
+    wait_briefly()
     try:
         code = options.run(options)
     except (UserError, DataError) as error:

@@ -7,9 +7,6 @@ cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 ./launch/setup.sh --dev
 export PATH=$PWD/.venv/bin:$PATH
 
-# As in quickstart.sh: threads that wait should not take cores from those that work.
-export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE}
-
 run() {
     printf '\n== %s\n' "$*"
     python -m "$@"

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from grpo.cpu import wait_briefly
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+wait_briefly()
 
 ROOT = Path(__file__).parent.parent
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -85,6 +84,7 @@ def measure(options: Options, temporary: Path) -> dict[str, Any]:
         peer = TrlSide(
             python=options.trl_python,
             weights=options.trl_weights,
+            rows=options.trl_rows,
             correction=options.trl_correction and bool(options.shape) and generate,
             generate=generate,
             num_steps=options.steps,
@@ -131,8 +131,6 @@ def _environment(options: Options) -> dict[str, str]:
     env = {"TOKENIZERS_PARALLELISM": "false"}
     if options.device == "cpu":
         env["CUDA_VISIBLE_DEVICES"] = ""
-    if "trl" in options.against:
-        env["OMP_WAIT_POLICY"] = os.environ.get("OMP_WAIT_POLICY", "PASSIVE")
     return env
 
 

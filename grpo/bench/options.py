@@ -45,6 +45,7 @@ class Options:
     lora_rank: int | None = None
     trl_python: Path = Path(sys.executable)
     trl_weights: Literal["float32", "bfloat16"] = "float32"
+    trl_rows: int | None = None
     trl_correction: bool = True
     json: Path | None = None
 
@@ -105,6 +106,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--trl-weights", choices=("float32", "bfloat16"), default=default.trl_weights, help="default: %(default)s"
     )
     beside.add_argument(
+        "--trl-rows",
+        type=int,
+        metavar="N",
+        help="rows that TRL computes together (default: as many as the budget allows)",
+    )
+    beside.add_argument(
         "--no-trl-correction",
         dest="trl_correction",
         action="store_false",
@@ -137,6 +144,8 @@ def _faults(options: Options) -> Iterator[str]:
         if (value := getattr(options, name)) < bound:
             why = "a group of one has no advantage" if name == "group_size" else "nothing would be left to measure"
             yield f"--{name.replace('_', '-')}={value}: {why}; give at least {bound}"
+    if options.trl_rows is not None and options.trl_rows < 1:
+        yield f"--trl-rows={options.trl_rows}: nothing to compute; give at least 1, or leave it out"
     if options.lora_rank is not None and options.lora_rank < 1:
         yield f"--lora-rank={options.lora_rank}: an adapter without weights; give at least 1, or leave it out"
     if not (math.isfinite(options.spread) and 0 <= options.spread < 1):

@@ -25,6 +25,8 @@ class TrlSide:
 
     python: Path
     weights: str
+    rows: int | None
+    """Of a micro-batch, at most; None: what the budget of tokens allows."""
     correction: bool
     generate: bool
     num_steps: int
@@ -49,7 +51,7 @@ class TrlSide:
             "max_new_tokens": update.max_new_tokens,
             "num_steps": self.num_steps,
             "warm_up_steps": self.warm_up_steps,
-            "micro_batch": micro_batch(update.budget, update.groups),
+            "micro_batch": micro_batch(self.rows or rows_for(update.budget, update.groups), update.groups),
             "generate": self.generate,
             "correct_sampler": self.correction,
         }
@@ -75,8 +77,8 @@ class TrlSide:
         raise BenchError(f"bench: trl ended with exit code {code}; its last words:\n{words_said}")
 
 
-def micro_batch(budget: int, groups: Sequence[FixedGroup]) -> int:
-    """Rows that TRL computes together: as many as the budget allows of those that divide all rows."""
+def micro_batch(most: int, groups: Sequence[FixedGroup]) -> int:
+    """Rows that TRL computes together: of those numbers that divide all rows the largest up to `most`."""
     num_rows = sum(len(group.completions) for group in groups)
-    fitting = min(num_rows, rows_for(budget, groups))
+    fitting = min(num_rows, most)
     return next(rows for rows in range(fitting, 0, -1) if num_rows % rows == 0)

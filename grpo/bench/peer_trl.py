@@ -21,13 +21,12 @@ from typing import Any
 from grpo.errors import UserError
 
 _ENVIRONMENT = {
-    "OMP_WAIT_POLICY": "PASSIVE",
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     "VLLM_CPU_KVCACHE_SPACE": "1",
     "VLLM_NO_USAGE_STATS": "1",
     "TOKENIZERS_PARALLELISM": "false",
 }
-"""Engine and trainer may both use every core, and neither spins while the other works. Only counts before imports."""
+"""Engine and trainer may both use every core. Only counts before imports."""
 
 
 @dataclass(frozen=True)

@@ -60,6 +60,9 @@ class UpdateJob:
                 prompts_per_step=len(self.groups),
                 group_size=len(self.groups[0].completions),
                 max_new_tokens=self.max_new_tokens,
+                # As TRL's engine.
+                max_parallel=len(self.groups) * len(self.groups[0].completions),
+                eager=False,
             ),
             steps=10**6,
         )

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import AutoConfig
 
 from grpo.config import RolloutSection
+from grpo.cpu import SHORT_WAITS
 from grpo.errors import EngineError
 from grpo.rollout.engine import Request, Sampling, Written
 from rewards.process import Child, ChildDiedError, ChildTimeoutError
@@ -27,6 +29,10 @@ _RANK_VARIABLES = (
     "MASTER_ADDR",
     "MASTER_PORT",
 )
+_KV_BLOCK_TOKENS = 128
+"""vLLM's block on a CPU."""
+_MOST_KV_BYTES = 2**30
+"""Completions that need more wait for others to end."""
 START_LIMIT_S = 900.0
 """Compilation and CUDA graphs of a large model take minutes; a start that takes longer than this has hung."""
 
@@ -107,7 +113,7 @@ def engine_arguments(folder: Path, settings: RolloutSection, max_model_len: int,
         "logprobs_mode": "processed_logprobs",
         # Else unset parameters (a repetition penalty, say) come from the model's own file.
         "generation_config": "vllm",
-        "enforce_eager": settings.eager or not cuda,
+        "enforce_eager": not cuda if settings.eager is None else settings.eager,
         "tensor_parallel_size": settings.tensor_parallel,
         "disable_log_stats": True,
     }
@@ -116,8 +122,22 @@ def engine_arguments(folder: Path, settings: RolloutSection, max_model_len: int,
     # A request with a seed of its own does not survive having its prompt split on CPU: the engine crashes.
     return arguments | {
         "enable_chunked_prefill": False,
-        "kv_cache_memory_bytes": int(settings.cpu_kv_cache_gib * 2**30),
+        "kv_cache_memory_bytes": cpu_kv_cache_bytes(folder, settings, max_model_len),
     }
+
+
+def cpu_kv_cache_bytes(folder: Path, settings: RolloutSection, max_model_len: int) -> int:
+    """Memory for keys and values. A CPU engine writes to all of it at once, whatever it needs later."""
+    if settings.cpu_kv_cache_gib is not None:
+        return int(settings.cpu_kv_cache_gib * 2**30)
+    config = AutoConfig.from_pretrained(folder).get_text_config()
+    num_heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    width = num_heads * (getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
+    per_token: int = 2 * config.num_hidden_layers * width * getattr(torch, settings.dtype).itemsize
+    block = _KV_BLOCK_TOKENS * per_token
+    longest = (max_model_len // _KV_BLOCK_TOKENS + 1) * block
+    # vLLM keeps a block for itself.
+    return max(longest, min(settings.max_parallel * longest, _MOST_KV_BYTES)) + block
 
 
 def _environment(device: torch.device) -> dict[str, str | None]:
@@ -131,8 +151,10 @@ def _environment(device: torch.device) -> dict[str, str | None]:
     shared |= dict.fromkeys(name for name in os.environ if name in _RANK_VARIABLES or name.startswith("TORCHELASTIC_"))
     if device.type == "cuda":
         return shared | {"CUDA_VISIBLE_DEVICES": _visible_devices(device.index)}
-    # Trainer and engine take turns on the same cores: use all of them, and do not spin while the other works.
-    return shared | {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_WAIT_POLICY": "PASSIVE"}
+    # Trainer and engine take turns on the same cores: each uses all of them.
+    shared |= {name: os.environ.get(name, value) for name, value in SHORT_WAITS.items()}
+    # What vLLM compiles ahead of time for a CPU it fails to read again, and would compile anew at every start.
+    return shared | {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_USE_AOT_COMPILE": "0"}
 
 
 def _visible_devices(first: int) -> str:

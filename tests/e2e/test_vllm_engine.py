@@ -19,7 +19,7 @@ from grpo.meter import Meter
 from grpo.policy import Policy, PolicySettings
 from grpo.rollout.engine import Request, Sampling
 from grpo.rollout.sync import WeightSync, mean_gap
-from grpo.rollout.vllm import VllmEngine
+from grpo.rollout.vllm import VllmEngine, cpu_kv_cache_bytes
 from grpo.world import SoleWorld
 
 pytestmark = pytest.mark.e2e
@@ -39,8 +39,8 @@ PROMPTS = [tuple(tiny_tokenizer()(text).input_ids) for text in ("What is 1 + 2?"
 
 
 @contextmanager
-def engine_of(folder: Path, log: Path) -> Iterator[VllmEngine]:
-    engine = VllmEngine(folder, SETTINGS, max_model_len=128, device=CPU, seed=0, log=log)
+def engine_of(folder: Path, log: Path, settings: RolloutSection = SETTINGS) -> Iterator[VllmEngine]:
+    engine = VllmEngine(folder, settings, max_model_len=128, device=CPU, seed=0, log=log)
     try:
         yield engine
     finally:
@@ -114,6 +114,31 @@ def test_an_engine_follows_perturbed_weights_and_the_way_back(engine: VllmEngine
     assert mean_gap(engine.logprobs(PROMPTS), policy.logprobs(PROMPTS)) > 0.1, "the engine still holds the other"
     policy.version += 1
     assert sync.bring() < 1e-3
+
+
+def test_a_compiled_engine_follows_too(tiny_model: Path, tmp_path: Path) -> None:
+    """What is compiled must read the weights that come, not those that it was compiled with."""
+    settings = SETTINGS.model_copy(update={"eager": False, "cpu_kv_cache_gib": None})
+    policy = policy_of(tiny_model)
+    with engine_of(tiny_model, tmp_path / "log", settings) as engine:
+        sync = WeightSync(engine, policy, PROMPTS, tolerance=SETTINGS.sync_tolerance)
+        assert sync.bring() < 1e-3
+        with policy.perturbed():
+            policy.version += 1
+            assert sync.bring() < 1e-3
+
+
+def test_a_cpu_engines_cache_is_what_its_completions_need(tiny_model: Path) -> None:
+    """Keys and values of 2 layers, each with one head of 32, in fp32: 512 bytes a token, 64 KiB a block of 128."""
+    block = 2**16
+    settings = SETTINGS.model_copy(update={"cpu_kv_cache_gib": None, "max_parallel": 10})
+    # 127 tokens and the next one fill a block; 128 begin a second.
+    assert cpu_kv_cache_bytes(tiny_model, settings, 127) == 11 * block
+    assert cpu_kv_cache_bytes(tiny_model, settings, 128) == 21 * block
+    crowd = settings.model_copy(update={"max_parallel": 10**6})
+    assert cpu_kv_cache_bytes(tiny_model, crowd, 127) == 2**30 + block
+    assert cpu_kv_cache_bytes(tiny_model, crowd, 2**25) == (2**18 + 2) * block
+    assert cpu_kv_cache_bytes(tiny_model, SETTINGS, 127) == int(0.1 * 2**30)
 
 
 def test_a_tensor_that_is_missing_is_refused(engine: VllmEngine, tiny_model: Path, tmp_path: Path) -> None:
