@@ -99,7 +99,7 @@ class RolloutSection(Section):
     """Completions that the engine decodes at once."""
     eager: bool | None = None
     """Skip the engine's compilation and CUDA graphs: a quick start, slower decoding. None: on a CPU, where compiling
-    takes a minute and saves a sixth of the decoding."""
+    takes a minute at the first start and some ten seconds at later ones."""
     timeout_s: Annotated[float, Field(gt=0)] = 1800.0
     """The longest that any one answer of the engine is waited for."""
     sync_tolerance: Annotated[float, Field(gt=0)] = 0.1

@@ -7,8 +7,8 @@ import os
 SHORT_WAITS = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "10000"}
 """Threads of OpenMP that have nothing to do stay awake for a fraction of a millisecond, then sleep.
 
-A layer of a small model is some ten short parallel regions. Threads that sleep at once are woken anew for each of them,
-which takes a quarter of the time of decoding; threads that stay awake for long, as by default, take the cores from the
+A layer of a small model is some ten short parallel regions. Threads that sleep at once are woken anew for each of them
+(`GOMP_SPINCOUNT=0` shows what that costs); threads that stay awake for long, as by default, take the cores from the
 engine while the trainer works, and from the trainer while the engine does.
 """
 

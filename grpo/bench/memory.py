@@ -73,22 +73,41 @@ class TreePeak:
     """The most that a process and all that it started held at once, shared pages counted once (PSS).
 
     Weights on their way to an engine lie in shared memory and are added: a reader that maps them counts them again.
+
+    To count shared pages once, the system goes through all pages of a process and holds it up meanwhile. So that is
+    done only when the processes hold more than ever, shared pages counted more than once, which costs nothing to know.
     """
 
     def __init__(self) -> None:
         self.peak_bytes: int | None = None
+        self._most_resident = 0
 
     def look(self, pid: int) -> None:
         """Called every so often."""
         try:
-            tree = [pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))]
-            total = sum(map(_pss_bytes, tree)) + sum(map(_shared_bytes, tree))
+            process = psutil.Process(pid)
+            tree = [process, *process.children(recursive=True)]
+            on_their_way = sum(_shared_bytes(one.pid) for one in tree)
+            resident = on_their_way + sum(map(_resident_bytes, tree))
+            if resident <= self._most_resident:
+                return
+            self._most_resident = resident
+            total = on_their_way + sum(_pss_bytes(one.pid) for one in tree)
         except (OSError, psutil.Error):
             return
         self.peak_bytes = max(self.peak_bytes or 0, total)
 
 
 Look = Callable[[int], None]
+
+
+def _resident_bytes(process: psutil.Process) -> int:
+    """0 for a process that has just ended."""
+    try:
+        resident: int = process.memory_info().rss
+    except psutil.NoSuchProcess:
+        return 0
+    return resident
 
 
 def _pss_bytes(pid: int) -> int:

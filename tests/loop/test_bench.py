@@ -353,7 +353,7 @@ def test_gradients_are_no_part_of_an_updates_memory(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="the system does not tell PSS")
-def test_a_tree_of_processes_is_summed() -> None:
+def test_a_tree_of_processes_is_summed(monkeypatch: pytest.MonkeyPatch) -> None:
     import subprocess
 
     script = "import sys, time; held = bytearray(b'x') * (100 * 2**20); print('held', flush=True); time.sleep(60)"
@@ -366,6 +366,10 @@ def test_a_tree_of_processes_is_summed() -> None:
         peak.look(process.pid)
         assert peak.peak_bytes is not None
         assert 100 * 2**20 < peak.peak_bytes < 200 * 2**20
+        # Nothing has grown: the processes are not held up again.
+        monkeypatch.setattr("grpo.bench.memory._pss_bytes", lambda pid: 2**40)
+        peak.look(process.pid)
+        assert peak.peak_bytes < 200 * 2**20
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
