@@ -23,9 +23,10 @@ import psutil
 from grpo.errors import SyncError, UserError
 from grpo.rollout.engine import Engine
 
-PROBE_PROMPTS = 4
+PROBE_PROMPTS = 2
 PROBE_TOKENS = 128
-"""The probe: so many prompts of the training set, and so many tokens of each at most."""
+"""The probe: so many prompts of the training set, and so many tokens of each at most. It is computed twice for every
+sync, and prompts of one template share most of their tokens: more of them say the same again."""
 _FOLDER_PREFIX = "grpo-weights-"
 ORPHAN_AGE_S = 600.0
 ROOM_FACTOR = 1.2
