@@ -17,7 +17,8 @@ from grpo.bench.options import MAX_NEW_TOKENS, Options
 from grpo.errors import UserError
 from grpo.models import resolve_model
 
-WARM_UP_STEPS = 1
+WARM_UP_STEPS = 2
+"""Whole steps before those that are timed: the first makes the optimiser's state, the second finds room beside it."""
 _STEADY = 0.15
 """How much of its rate of matrix products a machine may lose within a run without a word about it."""
 _AGREES = {"fp32": {"loss": (1e-3, 1e-3), "grad_norm": (1e-3, 1e-3)}, "bf16": {"loss": (0.05, 0.02)}}
