@@ -14,6 +14,10 @@ engine while the trainer works, and from the trainer while the engine does.
 
 
 def wait_briefly() -> None:
-    """Set `SHORT_WAITS`, where the user has set nothing. Counts only before OpenMP is loaded, which torch does."""
-    for name, value in SHORT_WAITS.items():
-        os.environ.setdefault(name, value)
+    """Set `short_waits` for this process and what it starts. Counts only before OpenMP is loaded, which torch does."""
+    os.environ.update(short_waits())
+
+
+def short_waits() -> dict[str, str]:
+    """`SHORT_WAITS`, or nothing where the user has said how threads are to wait."""
+    return {} if SHORT_WAITS.keys() & os.environ.keys() else SHORT_WAITS

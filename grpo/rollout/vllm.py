@@ -11,7 +11,7 @@ import torch
 from transformers import AutoConfig
 
 from grpo.config import RolloutSection
-from grpo.cpu import SHORT_WAITS
+from grpo.cpu import short_waits
 from grpo.errors import EngineError
 from grpo.rollout.engine import Request, Sampling, Written
 from rewards.process import Child, ChildDiedError, ChildTimeoutError
@@ -152,7 +152,7 @@ def _environment(device: torch.device) -> dict[str, str | None]:
     if device.type == "cuda":
         return shared | {"CUDA_VISIBLE_DEVICES": _visible_devices(device.index)}
     # Trainer and engine take turns on the same cores: each uses all of them.
-    shared |= {name: os.environ.get(name, value) for name, value in SHORT_WAITS.items()}
+    shared |= short_waits()
     # What vLLM compiles ahead of time for a CPU it fails to read again, and would compile anew at every start.
     return shared | {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_USE_AOT_COMPILE": "0"}
 
