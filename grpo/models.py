@@ -70,6 +70,12 @@ def context_length(folder: Path) -> int | None:
     return length
 
 
+def head_dim(config: Any) -> int:
+    """Width of one attention head, which not every config names."""
+    width: int = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return width
+
+
 _ATTENTION = {"full_attention", "sliding_attention"}
 
 

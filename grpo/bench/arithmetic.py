@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from grpo.models import head_dim
 from grpo.types import PromptTree
 
 DENSE_BF16_PEAKS = {
@@ -86,12 +87,11 @@ def padded_work(micro_batches: Sequence[Sequence[PromptTree]]) -> Work:
 def model_shape(model: Any) -> ModelShape:
     """Read off a model that transformers loaded. All weights count for every token: experts are not told apart."""
     config = model.config.get_text_config()
-    heads = config.num_attention_heads
     return ModelShape(
         body_parameters=sum(one.numel() for one in body_matrices(model)),
         head_parameters=model.get_output_embeddings().weight.numel(),
         num_layers=config.num_hidden_layers,
-        attention_width=heads * (getattr(config, "head_dim", None) or config.hidden_size // heads),
+        attention_width=config.num_attention_heads * head_dim(config),
         is_frozen=not model.get_input_embeddings().weight.requires_grad,
     )
 

@@ -13,6 +13,7 @@ from transformers import AutoConfig
 from grpo.config import RolloutSection
 from grpo.cpu import short_waits
 from grpo.errors import EngineError
+from grpo.models import head_dim
 from grpo.rollout.engine import Request, Sampling, Written
 from rewards.process import Child, ChildDiedError, ChildTimeoutError
 
@@ -132,7 +133,7 @@ def cpu_kv_cache_bytes(folder: Path, settings: RolloutSection, max_model_len: in
         return int(settings.cpu_kv_cache_gib * 2**30)
     config = AutoConfig.from_pretrained(folder).get_text_config()
     num_heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    width = num_heads * (getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
+    width = num_heads * head_dim(config)
     per_token: int = 2 * config.num_hidden_layers * width * getattr(torch, settings.dtype).itemsize
     block = _KV_BLOCK_TOKENS * per_token
     longest = (max_model_len // _KV_BLOCK_TOKENS + 1) * block
