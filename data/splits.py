@@ -37,7 +37,7 @@ class Draft:
 
 Belongs = Callable[[str], bool]
 """Says whether the question with this canonical form belongs to the split that is asked for."""
-Draw = Callable[[random.Random, Belongs], Draft | None]
+GenerationPlan = Callable[[random.Random, Belongs], Draft | None]
 """Draws one question, or None when what was drawn makes no question or belongs to another split."""
 
 
@@ -53,7 +53,7 @@ def split_of(source: str, key: str) -> str:
     return next(split for split, shares in SHARES.items() if share in shares)
 
 
-def draw_for_split(draw: Draw, source: str, seed: int, split: str, index: int) -> Draft:
+def draw_for_split(draw: GenerationPlan, source: str, seed: int, split: str, index: int) -> Draft:
     """Problem number ``index`` of a split: the first question of its stream that belongs to the split.
 
     Raises DataError when the options leave (almost) no question for the split.

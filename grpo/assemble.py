@@ -8,25 +8,26 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data.templates import get_template
-from grpo.checkpoint import Checkpoints, check_room, checkpoint_bytes, list_checkpoints
-from grpo.collector import Collector
-from grpo.config import Recipe, advantage_of
-from grpo.display import make_display
+from grpo.checkpoints.checkpoints import Checkpoints, list_checkpoints
+from grpo.checkpoints.room import check_room, checkpoint_bytes
 from grpo.errors import UserError
-from grpo.evaluate import Evaluator
-from grpo.filling import choose_fill
-from grpo.folder import RunFolder
-from grpo.judging import Judge, open_scorer
-from grpo.meter import Meter
-from grpo.policy import Policy, PolicySettings
-from grpo.preflight import Material, Say, prepare
-from grpo.prompts import PromptSet
-from grpo.rollout.engine import Engine
-from grpo.rollout.rollouts import Rollouts
-from grpo.rollout.sync import PROBE_PROMPTS, PROBE_TOKENS, WeightSync
-from grpo.runlog import MainLog, QuietLog, RunLog
-from grpo.trackers import Trackers
-from grpo.world import World, join_world
+from grpo.evaluation.evaluator import Evaluator
+from grpo.parallel.world import World, join_world
+from grpo.phases import PhaseClock
+from grpo.policy.policy import Policy, PolicySettings
+from grpo.preflight import RunInputs, Say, prepare
+from grpo.recipe.sections import Recipe, advantage_of
+from grpo.rollout.collect import Collector
+from grpo.rollout.dynamic_sampling import choose_selection
+from grpo.rollout.engines.protocol import Engine
+from grpo.rollout.generate import Rollouts
+from grpo.rollout.prompts import PromptSet
+from grpo.rollout.scoring import GroupScorer, open_scorer
+from grpo.rollout.weight_sync.proof import PROBE_PROMPTS, PROBE_TOKENS, WeightSync
+from grpo.run.folder import RunFolder
+from grpo.run.log import MainLog, QuietLog, RunLog
+from grpo.run.screen import make_display
+from grpo.run.trackers import Trackers
 
 
 @dataclass(frozen=True)
@@ -50,107 +51,109 @@ def open_run(recipe: Recipe) -> Iterator[Run]:
         stack.callback(world.close)
         _check_world(recipe, world)
         say: Say = _print if world.rank == 0 else _silent
-        meter = Meter()
-        judge = open_judge(recipe, meter)
-        stack.callback(judge.close)
-        material = prepare(recipe, judge, say)
-        _check_rounds(recipe, material)
-        _check_disk(recipe, material)
-        log = _open_log(recipe, material, world, meter, stack)
-        policy = Policy(material.model_folder, _policy_settings(recipe), world, meter)
-        engine = open_engine(recipe, material, world, recipe.run.dir / "logs")
+        clock = PhaseClock()
+        scorer = open_scoring(recipe, clock)
+        stack.callback(scorer.close)
+        inputs = prepare(recipe, scorer, say)
+        _check_rounds(recipe, inputs)
+        _check_disk(recipe, inputs)
+        log = _open_log(recipe, inputs, world, clock, stack)
+        policy = Policy(inputs.model_folder, _policy_settings(recipe), world, clock)
+        engine = open_engine(recipe, inputs, world, recipe.run.dir / "logs")
         stack.callback(engine.close)
         log.describe(engine.description)
-        rollouts = open_rollouts(recipe, material, engine, policy, meter)
+        rollouts = open_rollouts(recipe, inputs, engine, policy, clock)
         yield Run(
             recipe=recipe,
             world=world,
-            collector=_open_collector(recipe, material, rollouts, judge, world),
+            collector=_open_collector(recipe, inputs, rollouts, scorer, world),
             policy=policy,
-            evaluator=open_evaluator(recipe, material, rollouts, judge, world, meter),
+            evaluator=open_evaluator(recipe, inputs, rollouts, scorer, world, clock),
             checkpoints=Checkpoints(
                 recipe.run.dir / "checkpoints",
                 recipe.checkpoint,
                 recipe.run.steps,
-                material.tokenizer,
+                inputs.tokenizer,
                 world,
-                meter,
+                clock,
             ),
             log=log,
         )
 
 
-def open_judge(recipe: Recipe, meter: Meter) -> Judge:
+def open_scoring(recipe: Recipe, clock: PhaseClock) -> GroupScorer:
     """The reward workers, behind the recipe's rewards and template."""
     scorer = open_scorer(recipe.rewards, recipe.scoring)
-    return Judge(scorer, get_template(recipe.data.template), recipe.scoring, meter)
+    return GroupScorer(scorer, get_template(recipe.data.template), recipe.scoring, clock)
 
 
-def open_engine(recipe: Recipe, material: Material, world: World, logs: Path) -> Engine:
+def open_engine(recipe: Recipe, inputs: RunInputs, world: World, logs: Path) -> Engine:
     """The recipe's engine, holding the model's first weights; what it says goes to a file in `logs`."""
     logs.mkdir(parents=True, exist_ok=True)
     if recipe.rollout.engine == "transformers":
-        from grpo.rollout.transformers import TransformersEngine
+        from grpo.rollout.engines.hugging_face import TransformersEngine
 
-        return TransformersEngine(material.model_folder, recipe.rollout, device=world.device)
-    from grpo.rollout.vllm import VllmEngine
+        return TransformersEngine(inputs.model_folder, recipe.rollout, device=world.device)
+    from grpo.rollout.engines.vllm_client import VllmEngine
 
     return VllmEngine(
-        material.model_folder,
+        inputs.model_folder,
         recipe.rollout,
-        max_model_len=material.max_model_len,
+        max_model_len=inputs.max_model_len,
         device=world.device,
         seed=recipe.run.seed,
         log=logs / f"engine_{world.rank}.log",
     )
 
 
-def open_rollouts(recipe: Recipe, material: Material, engine: Engine, policy: Policy, meter: Meter) -> Rollouts:
+def open_rollouts(recipe: Recipe, inputs: RunInputs, engine: Engine, policy: Policy, clock: PhaseClock) -> Rollouts:
     """The engine with its weight sync, probed with the first prompts of the training set."""
-    probe = [prompt.token_ids[:PROBE_TOKENS] for prompt in material.train[:PROBE_PROMPTS]]
+    probe = [prompt.token_ids[:PROBE_TOKENS] for prompt in inputs.train[:PROBE_PROMPTS]]
     sync = WeightSync(engine, policy, probe, recipe.rollout.sync_tolerance)
-    return Rollouts(engine, sync, material.tokenizer.decode, recipe.run.seed, meter)
+    return Rollouts(engine, sync, inputs.tokenizer.decode, recipe.run.seed, clock)
 
 
 def open_evaluator(
-    recipe: Recipe, material: Material, rollouts: Rollouts, judge: Judge, world: World, meter: Meter
+    recipe: Recipe, inputs: RunInputs, rollouts: Rollouts, scorer: GroupScorer, world: World, clock: PhaseClock
 ) -> Evaluator:
     """The recipe's held-out sets, ready to be asked."""
     return Evaluator(
-        material.held_out,
+        inputs.held_out,
         recipe.eval,
         recipe.run.steps,
-        material.eval_sampling,
+        inputs.eval_sampling,
         rollouts,
-        judge,
+        scorer,
         world,
-        meter,
+        clock,
     )
 
 
-def _open_collector(recipe: Recipe, material: Material, rollouts: Rollouts, judge: Judge, world: World) -> Collector:
+def _open_collector(
+    recipe: Recipe, inputs: RunInputs, rollouts: Rollouts, scorer: GroupScorer, world: World
+) -> Collector:
     rollout = recipe.rollout
     return Collector(
-        PromptSet(material.train, rollout.prompts_per_step, recipe.run.seed, rollout.max_rounds),
+        PromptSet(inputs.train, rollout.prompts_per_step, recipe.run.seed, rollout.max_rounds),
         rollouts,
-        judge,
+        scorer,
         world,
-        material.sampling,
+        inputs.sampling,
         rollout.group_size,
-        choose_fill(rollout, advantage_of(recipe.update), recipe.rewards),
+        choose_selection(rollout, advantage_of(recipe.update), recipe.rewards),
     )
 
 
-def _open_log(recipe: Recipe, material: Material, world: World, meter: Meter, stack: ExitStack) -> RunLog:
+def _open_log(recipe: Recipe, inputs: RunInputs, world: World, clock: PhaseClock, stack: ExitStack) -> RunLog:
     """The first rank opens the run's folder, the screen and the trackers; the others keep quiet."""
     if world.rank > 0:
-        return QuietLog(world, meter)
+        return QuietLog(world, clock)
     folder = stack.enter_context(RunFolder(recipe.run.dir, recipe))
     display = stack.enter_context(make_display(recipe.run.steps, newest_step(recipe.run.dir)))
-    meter.on_phase = display.phase
+    clock.on_phase = display.phase
     trackers = Trackers(recipe.log.trackers, recipe.run.dir, recipe.run.dir.name, recipe.model_dump(mode="json"))
     stack.callback(trackers.close)
-    return MainLog(folder, display, trackers, recipe, material.template, world, meter)
+    return MainLog(folder, display, trackers, recipe, inputs.template, world, clock)
 
 
 def newest_step(run_dir: Path) -> int:
@@ -176,20 +179,20 @@ def _check_world(recipe: Recipe, world: World) -> None:
         )
 
 
-def _check_rounds(recipe: Recipe, material: Material) -> None:
+def _check_rounds(recipe: Recipe, inputs: RunInputs) -> None:
     """A step that draws in rounds has each problem once, so that fewer than it takes never fill its batch."""
     rollout = recipe.rollout
-    if rollout.max_rounds > 1 and len(material.train) < rollout.prompts_per_step:
+    if rollout.max_rounds > 1 and len(inputs.train) < rollout.prompts_per_step:
         raise UserError(
-            f"rollout.max_rounds={rollout.max_rounds}: the training set has {len(material.train)} problems, fewer than "
+            f"rollout.max_rounds={rollout.max_rounds}: the training set has {len(inputs.train)} problems, fewer than "
             f"rollout.prompts_per_step={rollout.prompts_per_step}, which no number of rounds fills; set fewer prompts "
             "a step, or max_rounds to 1"
         )
 
 
-def _check_disk(recipe: Recipe, material: Material) -> None:
+def _check_disk(recipe: Recipe, inputs: RunInputs) -> None:
     existing = len(list_checkpoints(recipe.run.dir / "checkpoints"))
-    each = checkpoint_bytes(material.model_folder, _policy_settings(recipe))
+    each = checkpoint_bytes(inputs.model_folder, _policy_settings(recipe))
     check_room(recipe.run.dir, each * max(1, recipe.checkpoint.keep + 1 - existing))
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from grpo.bench.options import add_arguments
-from grpo.cpu import wait_briefly
+from grpo.parallel.threads import wait_briefly
 
 EXIT_FAILED = 1
 EXIT_USER_ERROR = 2
@@ -102,7 +102,7 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
 
 
 def _train(options: argparse.Namespace) -> int:
-    from grpo.config import load_recipe
+    from grpo.recipe.load import load_recipe
 
     recipe = load_recipe(options.recipe, options.overrides)
     from grpo.assemble import open_run
@@ -114,10 +114,10 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _eval(options: argparse.Namespace) -> int:
-    from grpo.config import load_recipe
+    from grpo.recipe.load import load_recipe
 
     recipe = load_recipe(options.recipe, options.overrides)
-    from grpo.standalone import evaluate_model
+    from grpo.evaluation.command import evaluate_model
 
     evaluate_model(recipe, options.json)
     return 0

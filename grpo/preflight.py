@@ -11,22 +11,22 @@ from data.problem import Problem
 from data.sources import LoadedProblems, load_problems
 from data.spec import SourceSpec
 from data.templates import Template, get_template
-from grpo.config import Recipe
 from grpo.errors import UserError
-from grpo.evaluate import HeldOut, set_names
-from grpo.judging import Judge
-from grpo.models import check_compiler, check_supported, context_length, load_tokenizer, resolve_model, stop_ids
-from grpo.objectives.choose import choose_correction, choose_objective
-from grpo.prompts import render_prompts
-from grpo.rollout.engine import Sampling
-from grpo.types import Prompt
+from grpo.evaluation.evaluator import HeldOut, set_names
+from grpo.model.files import check_compiler, check_supported, context_length, load_tokenizer, resolve_model, stop_ids
+from grpo.policy.objective_choice import choose_correction, choose_objective
+from grpo.recipe.sections import Recipe
+from grpo.records import Prompt
+from grpo.rollout.engines.protocol import Sampling
+from grpo.rollout.prompts import render_prompts
+from grpo.rollout.scoring import GroupScorer
 
 Say = Callable[[str], None]
 _ROWS_NAMED = 10
 
 
 @dataclass(frozen=True)
-class Material:
+class RunInputs:
     """What a run is made of, all of it checked."""
 
     model_folder: Path
@@ -39,7 +39,7 @@ class Material:
     max_model_len: int
 
 
-def prepare(recipe: Recipe, judge: Judge, say: Say, *, for_training: bool = True) -> Material:
+def prepare(recipe: Recipe, scorer: GroupScorer, say: Say, *, for_training: bool = True) -> RunInputs:
     """Try the objective, load problems, check golds, find the model's files, render every prompt. Raises UserError.
 
     An evaluation alone needs no training problems, and then gets none.
@@ -50,8 +50,8 @@ def prepare(recipe: Recipe, judge: Judge, say: Say, *, for_training: bool = True
         if recipe.model.compile:
             check_compiler()
     template = get_template(recipe.data.template)
-    train = _usable(recipe.data.train, "data.train", recipe, judge, say) if for_training else []
-    held_out = [_usable(spec, f"eval.sources.{i}", recipe, judge, say) for i, spec in enumerate(recipe.eval.sources)]
+    train = _usable(recipe.data.train, "data.train", recipe, scorer, say) if for_training else []
+    held_out = [_usable(spec, f"eval.sources.{i}", recipe, scorer, say) for i, spec in enumerate(recipe.eval.sources)]
     folder = resolve_model(recipe.model.path)
     tokenizer = load_tokenizer(folder)
     max_model_len = _check_context(recipe, folder)
@@ -65,7 +65,7 @@ def prepare(recipe: Recipe, judge: Judge, say: Say, *, for_training: bool = True
     if for_training and rollout.prompts_per_step > len(prompts):
         say(f"data.train: {len(prompts)} problems for {rollout.prompts_per_step} prompts a step: some come twice")
     names = set_names(recipe.eval.sources)
-    return Material(
+    return RunInputs(
         model_folder=folder,
         tokenizer=tokenizer,
         template=template,
@@ -82,11 +82,11 @@ def prepare(recipe: Recipe, judge: Judge, say: Say, *, for_training: bool = True
     )
 
 
-def _usable(spec: SourceSpec, where: str, recipe: Recipe, judge: Judge, say: Say) -> list[Problem]:
+def _usable(spec: SourceSpec, where: str, recipe: Recipe, scorer: GroupScorer, say: Say) -> list[Problem]:
     """The problems of a source whose golds can judge, the others named by row."""
     loaded = load_problems(spec)
     try:
-        reasons = judge.check_golds([(problem.checker, problem.gold) for problem in loaded.problems])
+        reasons = scorer.check_golds([(problem.checker, problem.gold) for problem in loaded.problems])
     except ValueError as error:
         raise UserError(f"{where}.{error}") from None
     bad = [(row.row, row.reason) for row in loaded.rejected]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from grpo.advantages.compute import compute_advantages
 from grpo.assemble import Run
-from grpo.batch import make_batches
-from grpo.lessons import draw_lessons
+from grpo.batching.micro_batches import make_batches
+from grpo.recipe.sections import advantage_of
 
 
 def train(run: Run) -> None:
@@ -18,11 +19,11 @@ def train(run: Run) -> None:
         step += 1
         drawn = run.collector.draw(step)
         costs = run.world.gather(run.policy.kl_costs(run.world.share(drawn.kept)))
-        lessons = draw_lessons(drawn.kept, costs, recipe.rewards, recipe.update)
-        run.log.completions(step, drawn, lessons)
-        batches = make_batches(lessons, recipe.update, recipe.rollout.max_new_tokens, run.world.size)
+        credited_groups = compute_advantages(drawn.kept, costs, recipe.rewards, advantage_of(recipe.update))
+        run.log.completions(step, drawn, credited_groups)
+        batches = make_batches(credited_groups, recipe.update, recipe.rollout.max_new_tokens, run.world.size)
         stats = run.policy.update(*batches)
         evaluation = run.evaluator.evaluate_if_due(step)
-        run.log.step(step, drawn, lessons, stats, evaluation)
+        run.log.step(step, drawn, credited_groups, stats, evaluation)
         run.checkpoints.save_if_due(run.policy, step)
     run.log.finish()

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rewards.policy import SeveralBoxes
-from rewards.types import AnswerStyle, Outcome
+from rewards.records import AnswerStyle, Outcome
 
 THINK, END_THINK, ANSWER, END_ANSWER = "<think>", "</think>", "<answer>", "</answer>"
 _BOX_OR_BRACE = re.compile(r"\\(?:boxed|fbox)[ \t\n]{0,8}(?=\{)|\\.|[{}]", re.DOTALL)

@@ -8,9 +8,9 @@ from concurrent.futures import Future
 
 from rewards.checkers.quick import quick_verdict
 from rewards.policy import AnswerPolicy
-from rewards.pool import CallResult, WorkerPool
-from rewards.types import Outcome, Verdict
-from rewards.worker import Call
+from rewards.records import Outcome, Verdict
+from rewards.workers.pool import CallResult, WorkerPool
+from rewards.workers.worker import Call
 
 OUTCOME_OF_FAILURE = {"timed_out": Outcome.TIMED_OUT, "crashed": Outcome.CRASHED}
 

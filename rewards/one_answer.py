@@ -7,9 +7,9 @@ import os
 import threading
 
 from rewards.errors import PoolError
-from rewards.limits import num_cpus
-from rewards.types import Outcome
+from rewards.records import Outcome
 from rewards.verifier import Question, Verifier
+from rewards.workers.limits import num_cpus
 
 
 def verify_answer(gold: str, prediction: str) -> bool:

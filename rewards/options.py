@@ -8,7 +8,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from rewards.errors import did_you_mean
-from rewards.scripts import SCRIPTS_OF_LANGUAGE
+from rewards.parts.scripts import SCRIPTS_OF_LANGUAGE
 
 
 class Options(BaseModel):

@@ -11,7 +11,7 @@ from rewards.ahead import one_ahead
 from rewards.checkers import checker_fault
 from rewards.errors import did_you_mean
 from rewards.jsonl import Row, read_rows
-from rewards.types import Outcome, Verdict
+from rewards.records import Outcome, Verdict
 from rewards.verifier import Level, Question, Verifier
 
 _ROWS_AT_ONCE = 1024

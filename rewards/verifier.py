@@ -11,9 +11,9 @@ from rewards.checkers import find_checker
 from rewards.extract import ANSWER, END_THINK, THINK, Extracted, extract
 from rewards.inquiry import Asked, Inquiry, results_of, submit_in_jobs
 from rewards.policy import DEFAULT_POLICY, AnswerPolicy
-from rewards.pool import WorkerPool
-from rewards.types import AnswerStyle, Outcome, Verdict
-from rewards.worker import SetUp
+from rewards.records import AnswerStyle, Outcome, Verdict
+from rewards.workers.pool import WorkerPool
+from rewards.workers.worker import SetUp
 
 Level = Literal["answer", "completion", "auto"]
 

@@ -24,11 +24,11 @@ from pydantic import ValidationError
 
 from rewards.errors import PoolError, did_you_mean
 from rewards.jsonl import RowFileError, open_source, open_writer
-from rewards.limits import num_cpus
 from rewards.one_answer import verify_answer
 from rewards.policy import AnswerPolicy
 from rewards.question_rows import judge_rows
 from rewards.verifier import Question, Verifier
+from rewards.workers.limits import num_cpus
 
 __all__ = ["Question", "Verifier", "main", "verify_answer"]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from grpo.cpu import wait_briefly
+from grpo.parallel.threads import wait_briefly
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

@@ -22,12 +22,12 @@ from transformers import (
 )
 
 from data.problem import Problem
-from grpo.config import ModelSection, RolloutSection, UpdateSection
-from grpo.meter import Meter
-from grpo.policy import Policy, PolicySettings
-from grpo.types import Branch, Completion, Group, Prompt, PromptTree, ScoredGroup
-from grpo.world import SoleWorld, World
-from rewards.types import Outcome, Score
+from grpo.parallel.world import SoleWorld, World
+from grpo.phases import PhaseClock
+from grpo.policy.policy import Policy, PolicySettings
+from grpo.recipe.sections import ModelSection, RolloutSection, UpdateSection
+from grpo.records import Branch, Completion, Group, Prompt, PromptTree, ScoredGroup
+from rewards.records import Outcome, Score
 
 CPU = torch.device("cpu")
 END = 0
@@ -118,7 +118,7 @@ def make_policy(
         ),
         steps=10,
     )
-    return Policy(folder, settings, world or SoleWorld(CPU), Meter())
+    return Policy(folder, settings, world or SoleWorld(CPU), PhaseClock())
 
 
 GROUPS: tuple[tuple[int, tuple[tuple[int, float], ...]], ...] = (

@@ -1,7 +1,7 @@
 """The engine's server as it would be without the mend for tied output heads: run as a module by a test."""
 
-from grpo.rollout import vllm_server
-from rewards.process import connect_to_parent
+from grpo.rollout.engines import vllm_server
+from rewards.workers.process import connect_to_parent
 
 
 def leave_the_head(model: object) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import nn
 
-from grpo.models import head_dim
-from grpo.types import PromptTree
+from grpo.model.files import head_dim
+from grpo.records import PromptTree
 
 DENSE_BF16_PEAKS = {
     "H100 PCIe": 756e12,

@@ -9,7 +9,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from grpo.errors import UserError
-from rewards.process import connect_to_parent
+from rewards.workers.process import connect_to_parent
 
 KINDS = {
     "ours": "grpo.bench.sides:OurUpdate",

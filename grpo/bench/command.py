@@ -15,7 +15,7 @@ from grpo.bench.installed import has_vllm, peer_has_vllm
 from grpo.bench.machine import describe_machine, warnings
 from grpo.bench.options import MAX_NEW_TOKENS, Options
 from grpo.errors import UserError
-from grpo.models import resolve_model
+from grpo.model.files import resolve_model
 
 WARM_UP_STEPS = 2
 """Whole steps before those that are timed: the first makes the optimiser's state, the second finds room beside it."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from grpo.world import join_world
+from grpo.parallel.world import join_world
 
 _REPEATS = 3
 _HEAD_ROWS = 512

@@ -12,8 +12,8 @@ from grpo.bench.whole import WriterJob
 from grpo.bench.work import FixedGroup, complete, longest, spread_lengths, synthetic_groups
 from grpo.bench.worker import Worker
 from grpo.errors import UserError
-from grpo.models import check_supported, context_length, load_tokenizer, model_config
-from grpo.prompts import render_prompts
+from grpo.model.files import check_supported, context_length, load_tokenizer, model_config
+from grpo.rollout.prompts import render_prompts
 
 _UNWRITTEN_MEAN, _UNWRITTEN_SPREAD = 64, 0.5
 """Lengths of a shape's completions where no engine can write them: 32 to 96 tokens."""

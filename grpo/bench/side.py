@@ -13,14 +13,14 @@ from typing import Any
 
 import torch
 
-from grpo.batch import make_batch
+from grpo.batching.micro_batches import make_batch
 from grpo.bench.arithmetic import Work, body_matrices, flops, model_shape
 from grpo.bench.memory import make_gauge
-from grpo.bench.work import FixedGroup, lessons, longest
-from grpo.config import ModelSection, RolloutSection, UpdateSection
-from grpo.policy import PolicySettings
-from grpo.types import Batch
-from grpo.world import join_world
+from grpo.bench.work import FixedGroup, credited_groups, longest
+from grpo.parallel.world import join_world
+from grpo.policy.policy import PolicySettings
+from grpo.recipe.sections import ModelSection, RolloutSection, UpdateSection
+from grpo.records import Batch
 
 LR = 1e-6
 
@@ -69,7 +69,7 @@ class UpdateJob:
 
     def batch(self, settings: UpdateSection) -> Batch:
         """Made anew for every update, as in a run."""
-        return make_batch(lessons(self.groups, settings), settings, self.max_new_tokens)
+        return make_batch(credited_groups(self.groups, settings), settings, self.max_new_tokens)
 
 
 class Clock:

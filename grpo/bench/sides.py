@@ -10,15 +10,15 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
+from grpo.batching.pack import Packed
 from grpo.bench.arithmetic import Work, packed_work, padded_work
+from grpo.bench.padded import padded_logprobs
 from grpo.bench.side import Side, UpdateJob, rows_for
-from grpo.meter import Meter
-from grpo.optimiser import make_optimiser
-from grpo.packing import Packed
-from grpo.padded import padded_logprobs
-from grpo.policy import Policy
-from grpo.types import PromptTree
-from grpo.world import join_world
+from grpo.parallel.world import join_world
+from grpo.phases import PhaseClock
+from grpo.policy.optimiser import make_optimiser
+from grpo.policy.policy import Policy
+from grpo.records import PromptTree
 
 
 class OurUpdate(Side):
@@ -27,7 +27,7 @@ class OurUpdate(Side):
     def __init__(self, job: UpdateJob) -> None:
         super().__init__(job)
         self._settings = job.settings()
-        self.policy = Policy(job.folder, self._settings, join_world(job.device), Meter())
+        self.policy = Policy(job.folder, self._settings, join_world(job.device), PhaseClock())
         self._weighed: list[Tensor] = []
         network, step = self.policy._network, self.policy._step
         forward = self.clock.timed("forward", network.logprobs)

@@ -12,11 +12,11 @@ from typing import Any
 from grpo.bench.side import UpdateJob
 from grpo.bench.sides import OurUpdate
 from grpo.bench.work import FixedGroup, draw_rewards, num_tokens
-from grpo.config import RolloutSection
-from grpo.models import load_tokenizer, stop_ids
-from grpo.rollout.engine import Engine, Request, Sampling, derive_seed
-from grpo.rollout.sync import PROBE_PROMPTS, PROBE_TOKENS, WeightSync
-from grpo.world import join_world
+from grpo.model.files import load_tokenizer, stop_ids
+from grpo.parallel.world import join_world
+from grpo.recipe.sections import RolloutSection
+from grpo.rollout.engines.protocol import Engine, Request, Sampling, derive_seed
+from grpo.rollout.weight_sync.proof import PROBE_PROMPTS, PROBE_TOKENS, WeightSync
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ class WholeStep:
 def _open_engine(
     folder: Path, settings: RolloutSection, prompts: Sequence[Sequence[int]], device: str, log: Path
 ) -> Engine:
-    from grpo.rollout.vllm import VllmEngine
+    from grpo.rollout.engines.vllm_client import VllmEngine
 
     return VllmEngine(
         folder,

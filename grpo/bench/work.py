@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from data.problem import Problem
-from grpo.config import UpdateSection
-from grpo.lessons import draw_lessons
-from grpo.types import Completion, Group, Lesson, Prompt, ScoredGroup
+from grpo.advantages.compute import compute_advantages
+from grpo.recipe.sections import UpdateSection, advantage_of
+from grpo.records import Completion, CreditedGroup, Group, Prompt, ScoredGroup
+from rewards.records import Outcome, Score
 from rewards.spec import RewardSpec
-from rewards.types import Outcome, Score
 
 SAMPLER_LOGP = -1.0
 """Of tokens that no engine wrote."""
@@ -71,11 +71,11 @@ def draw_rewards(num: int, rng: random.Random) -> tuple[float, ...]:
     return tuple(rewards)
 
 
-def lessons(groups: Sequence[FixedGroup], settings: UpdateSection) -> list[Lesson]:
+def credited_groups(groups: Sequence[FixedGroup], settings: UpdateSection) -> list[CreditedGroup]:
     """What the groups teach, as in a run; no KL is in their rewards."""
     scored = [_scored(group, number) for number, group in enumerate(groups)]
     costs = [((),) * len(group.rewards) for group in groups]
-    return draw_lessons(scored, costs, [RewardSpec(name=_REWARD)], settings)
+    return compute_advantages(scored, costs, [RewardSpec(name=_REWARD)], advantage_of(settings))
 
 
 def num_tokens(groups: Sequence[FixedGroup]) -> int:

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from grpo.bench.memory import Look
 from grpo.errors import UserError
-from rewards.process import Child, ChildDiedError, ChildTimeoutError
+from rewards.workers.process import Child, ChildDiedError, ChildTimeoutError
 
 LOOK_EVERY_S = 0.5
 

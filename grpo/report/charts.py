@@ -1,4 +1,4 @@
-"""Draw curves and stacked bars as SVG, each a figure with a legend and the values for the read-out."""
+"""GenerationPlan curves and stacked bars as SVG, each a figure with a legend and the values for the read-out."""
 
 from __future__ import annotations
 

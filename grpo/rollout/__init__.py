@@ -1,1 +1,1 @@
-"""Engines that write completions, behind one protocol (`grpo.rollout.engine`)."""
+"""From prompts to groups of scored completions."""

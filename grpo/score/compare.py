@@ -8,14 +8,14 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from grpo.config import load_recipe
+from grpo.recipe.load import load_recipe
 from grpo.score.failed_rewards import leave_if_any
 from grpo.score.files import Summary
 from grpo.score.output import open_writer, progress, short
-from grpo.score.row_judge import begun, open_judge, recipe_of, rewards_of
+from grpo.score.row_scorer import begun, open_scoring, recipe_of, rewards_of
 from grpo.score.rows import batches, columns_needed, count_lines, read_completions, require_file
 from rewards.jsonl import Row, RowWriter
-from rewards.types import Outcome, Score
+from rewards.records import Outcome, Score
 
 _ROWS_SHOWN = 20
 
@@ -75,7 +75,7 @@ class VerifierComparison:
 def compare_verifiers(
     file: Path, recipe_file: Path | None, overrides: Sequence[str], other: Path, out: Path | None
 ) -> None:
-    """Judge a file's completions by a recipe (or without one) and by another, and print where they differ.
+    """GroupScorer a file's completions by a recipe (or without one) and by another, and print where they differ.
 
     `out` gets the rows on which the outcomes differ, as JSON lines. Leaves with exit code 1, after all of it, when a
     reward of either has failed on any row.
@@ -85,7 +85,7 @@ def compare_verifiers(
     names = str(recipe_file or "the default rewards"), str(other)
     needed = columns_needed([spec for recipe in recipes for spec in rewards_of(recipe)])
     with ExitStack() as stack:
-        judges = [stack.enter_context(open_judge(recipe)) for recipe in recipes]
+        judges = [stack.enter_context(open_scoring(recipe)) for recipe in recipes]
         writer = stack.enter_context(open_writer(out, file)) if out else None
         advance = stack.enter_context(progress(count_lines(file), rows_on_screen=False))
         comparison = VerifierComparison()

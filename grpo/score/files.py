@@ -10,10 +10,10 @@ from typing import Any
 
 from grpo.score.failed_rewards import leave_if_any
 from grpo.score.output import open_writer, progress
-from grpo.score.row_judge import begun, open_judge, recipe_of, rewards_of
+from grpo.score.row_scorer import begun, open_scoring, recipe_of, rewards_of
 from grpo.score.rows import batches, columns_needed, count_lines, read_completions, require_file
 from rewards.jsonl import Row
-from rewards.types import Score
+from rewards.records import Score
 
 _FAULTS_NAMED = 20
 
@@ -69,7 +69,7 @@ def score_file(file: Path, recipe_file: Path | None, overrides: Sequence[str], o
     needed = columns_needed(rewards_of(recipe))
     summary = Summary()
     with (
-        open_judge(recipe) as judge,
+        open_scoring(recipe) as judge,
         open_writer(out, file) as writer,
         progress(count_lines(file), out is None) as advance,
     ):

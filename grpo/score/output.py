@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-from grpo.display import visible
 from grpo.errors import UserError
+from grpo.run.screen import visible
 from rewards import jsonl
 from rewards.jsonl import RowFileError, RowWriter
 

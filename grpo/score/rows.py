@@ -15,8 +15,8 @@ from rewards.checkers import checker_fault
 from rewards.errors import did_you_mean
 from rewards.jsonl import Row, read_rows
 from rewards.options import LengthOptions
+from rewards.records import AnswerStyle, Response, ScoreRequest
 from rewards.spec import RewardSpec
-from rewards.types import AnswerStyle, Response, ScoreRequest
 
 Batch = list[list[Row]]
 """Some groups of rows."""

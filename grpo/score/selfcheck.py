@@ -11,11 +11,12 @@ from pathlib import Path
 from data.errors import DataError
 from data.sources import load_problems
 from data.spec import SourceSpec
-from grpo.config import Recipe, ScoringSection, load_recipe
 from grpo.errors import UserError
-from grpo.judging import open_scorer
+from grpo.recipe.load import load_recipe
+from grpo.recipe.sections import Recipe, ScoringSection
+from grpo.rollout.scoring import open_scorer
 from grpo.score.output import open_writer, progress, short
-from grpo.score.row_judge import recipe_of
+from grpo.score.row_scorer import recipe_of
 from grpo.score.rows import checker_of, read_golds, reference, require_file
 from rewards.checkers import checker_fault
 from rewards.jsonl import RowWriter

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from math_verify import parse, verify
 
-from rewards.types import Outcome
+from rewards.records import Outcome
 from rewards.verify import Question, Verifier
 
 NUM_EASY = 20_000

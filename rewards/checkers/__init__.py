@@ -9,11 +9,11 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from rewards.checkers import choice, code, countdown, exact, gsm8k, integer, knights_knaves, latex
+from rewards.checkers import choice, countdown, exact, gsm8k, integer, knights_knaves, latex, python_tests
 from rewards.errors import MalformedAnswerError, UnusableGoldError, WrongAnswerError, did_you_mean
-from rewards.limits import UNBOUNDED, Budget
 from rewards.policy import DEFAULT_POLICY, AnswerPolicy
-from rewards.types import Outcome, Verdict
+from rewards.records import Outcome, Verdict
+from rewards.workers.limits import UNBOUNDED, Budget
 
 MAX_ANSWER_CHARS = 2000
 """Longer answers are malformed, before any parser sees them."""
@@ -50,7 +50,9 @@ CHECKERS: dict[str, Checker] = {
     "multiple_choice": Checker(choice.check, choice.check_gold),
     "countdown": Checker(countdown.check, countdown.check_gold),
     "knights_knaves": Checker(knights_knaves.check, knights_knaves.check_gold),
-    "python_tests": Checker(code.check, code.check_gold, takes_budget=True, max_answer_chars=code.MAX_ANSWER_CHARS),
+    "python_tests": Checker(
+        python_tests.check, python_tests.check_gold, takes_budget=True, max_answer_chars=python_tests.MAX_ANSWER_CHARS
+    ),
     "exact": Checker(exact.check, exact.check_gold),
     "exact_ignore_case": Checker(exact.check_ignoring_case, exact.check_gold),
 }

@@ -13,7 +13,7 @@ import re
 from rewards.checkers.compare import Comparison
 from rewards.checkers.forms import read_collection, relation_parts, sides, split_items, with_both_signs
 from rewards.checkers.normalize import normalize, squeeze
-from rewards.checkers.numbers import read_number
+from rewards.checkers.number_text import read_number
 from rewards.checkers.scalars import is_literal
 from rewards.checkers.units import split_unit
 from rewards.checkers.words import is_text

@@ -18,7 +18,7 @@ from rewards.checkers.forms import (
     split_items,
     split_top,
 )
-from rewards.checkers.numbers import read_number
+from rewards.checkers.number_text import read_number
 
 _REAL_VARIABLE = re.compile(r"[a-z](?: ?\\in ?\\mathbb ?\{?R\}?)?")
 _REALS = "\\mathbb{R}"

@@ -8,7 +8,7 @@ from fractions import Fraction
 
 from rewards.checkers.forms import split_top, without_parentheses
 from rewards.checkers.normalize import squeeze
-from rewards.checkers.numbers import Written, read_number, same_number
+from rewards.checkers.number_text import Written, read_number, same_number
 from rewards.checkers.units import NEVER_DROPPED, in_radians, split_unit
 from rewards.checkers.words import fold_words_in
 from rewards.policy import AnswerPolicy

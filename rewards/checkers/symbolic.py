@@ -18,7 +18,7 @@ from latex2sympy2_extended.latex2sympy2 import ConversionConfig
 from math_verify import verify
 from sympy.parsing import sympy_parser
 
-from rewards.checkers.numbers import Written, read_number, same_number
+from rewards.checkers.number_text import Written, read_number, same_number
 from rewards.checkers.units import in_radians
 from rewards.errors import MalformedAnswerError
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from grpo.models import EMBEDDED, context_length, num_parameters, resolve_model, stop_ids
+from grpo.model.files import EMBEDDED, context_length, num_parameters, resolve_model, stop_ids
 
 pytestmark = [
     pytest.mark.e2e,

@@ -13,14 +13,14 @@ import torch
 from processes import alive, descendants, wait_for
 from tiny import make_tiny_model, tiny_tokenizer
 
-from grpo.config import ModelSection, RolloutSection, UpdateSection
 from grpo.errors import EngineError, SyncError
-from grpo.meter import Meter
-from grpo.policy import Policy, PolicySettings
-from grpo.rollout.engine import Request, Sampling
-from grpo.rollout.sync import WeightSync, mean_gap
-from grpo.rollout.vllm import VllmEngine, cpu_kv_cache_bytes
-from grpo.world import SoleWorld
+from grpo.parallel.world import SoleWorld
+from grpo.phases import PhaseClock
+from grpo.policy.policy import Policy, PolicySettings
+from grpo.recipe.sections import ModelSection, RolloutSection, UpdateSection
+from grpo.rollout.engines.protocol import Request, Sampling
+from grpo.rollout.engines.vllm_client import VllmEngine, cpu_kv_cache_bytes
+from grpo.rollout.weight_sync.proof import WeightSync, mean_gap
 
 pytestmark = pytest.mark.e2e
 pytest.importorskip("vllm", reason="vLLM is not installed")
@@ -51,7 +51,7 @@ def policy_of(folder: Path) -> Policy:
     settings = PolicySettings(
         ModelSection(path=str(folder), compute="fp32"), UpdateSection(lr=1e-3), SETTINGS, steps=10
     )
-    return Policy(folder, settings, SoleWorld(CPU), Meter())
+    return Policy(folder, settings, SoleWorld(CPU), PhaseClock())
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +154,7 @@ def test_a_tensor_that_is_missing_is_refused(engine: VllmEngine, tiny_model: Pat
 def test_without_the_mend_for_tied_heads_the_proof_fails(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("grpo.rollout.vllm.SERVER", "unmended_server")
+    monkeypatch.setattr("grpo.rollout.engines.vllm_client.SERVER", "unmended_server")
     monkeypatch.setenv("PYTHONPATH", f"{Path(__file__).parents[2]}:{Path(__file__).parents[1]}")
     with engine_of(tiny_model, tmp_path / "log") as engine:
         sync = WeightSync(engine, policy_of(tiny_model), PROMPTS, tolerance=SETTINGS.sync_tolerance)

@@ -7,109 +7,96 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Mutant:
-    """`old`, found once in `file`, becomes `new`; then the tests in `killer` must fail."""
+    """`old`, which stands once in all files of the folder `room`, becomes `new`; then the tests in `killer` must fail.
+
+    A file may be renamed, or cut in two, without a change here.
+    """
 
     name: str
-    file: str
+    room: str
     old: str
     new: str
     killer: str
 
 
-def _mutant(name: str, file: str, old: str, new: str, killer: str) -> Mutant:
-    return Mutant(name, f"grpo/{file}.py", old, new, f"tests/golden/test_{killer}.py")
+def _mutant(name: str, room: str, old: str, new: str, killer: str) -> Mutant:
+    return Mutant(name, f"grpo/{room}", old, new, f"tests/golden/test_{killer}.py")
 
 
-def _objective_mutant(name: str, file: str, old: str, new: str, killer: str = "objectives") -> Mutant:
-    return _mutant(name, f"objectives/{file}", old, new, killer)
+def _objective_mutant(name: str, old: str, new: str, killer: str = "objectives") -> Mutant:
+    return _mutant(name, "objectives", old, new, killer)
 
 
-def _reward_mutant(name: str, file: str, old: str, new: str, killer: str) -> Mutant:
-    return Mutant(name, f"rewards/{file}.py", old, new, f"tests/rewards/test_{killer}.py")
+def _reward_mutant(name: str, room: str, old: str, new: str, killer: str) -> Mutant:
+    return Mutant(name, f"rewards/{room}", old, new, f"tests/rewards/test_{killer}.py")
 
 
 MUTANTS = (
-    _objective_mutant("no clip", "surrogates", "return torch.minimum(free, bounded)", "return free"),
-    _objective_mutant("the larger of the two", "surrogates", "return torch.minimum(", "return torch.maximum("),
-    _objective_mutant("wrong sign of the objective", "surrogates", "return -objective", "return objective"),
+    _objective_mutant("no clip", "return torch.minimum(free, bounded)", "return free"),
+    _objective_mutant("the larger of the two", "return torch.minimum(", "return torch.maximum("),
+    _objective_mutant("wrong sign of the objective", "return -objective", "return objective"),
     _objective_mutant(
         "bounds swapped",
-        "surrogates",
         "ratio.clamp(1 - clip_low, 1 + clip_high)",
         "ratio.clamp(1 - clip_high, 1 + clip_low)",
     ),
-    _objective_mutant("dual clip of praise", "surrogates", "tokens.advantage < 0, ", "tokens.advantage > 0, "),
+    _objective_mutant("dual clip of praise", "tokens.advantage < 0, ", "tokens.advantage > 0, "),
     _objective_mutant(
         "product for the geometric mean",
-        "surrogates",
         "torch.exp(tokens.means(tokens.policy_logp - tokens.proximal_logp))",
         "torch.exp(tokens.sums(tokens.policy_logp - tokens.proximal_logp))",
     ),
     _objective_mutant(
         "a token's ratio moves its neighbours",
-        "surrogates",
         "(tokens.policy_logp - tokens.proximal_logp).detach()",
         "(tokens.policy_logp - tokens.proximal_logp)",
     ),
-    _objective_mutant("weight not held constant", "surrogates", "tokens.ratio.detach()", "tokens.ratio"),
+    _objective_mutant("weight not held constant", "tokens.ratio.detach()", "tokens.ratio"),
+    _objective_mutant("weight of the next token", "return -weight * tokens", "return -weight.roll(1) * tokens"),
+    _objective_mutant("half the weights clipped", ".clamp(low, high)", ".clamp(max=high)"),
+    _objective_mutant("no ratio on later passes", "return -tokens.ratio *", "return -tokens.policy_logp *"),
+    _objective_mutant("wrong sign of tau", "(tau / 2 * tokens", "(-tau / 2 * tokens"),
+    _objective_mutant("tau not halved", "(tau / 2 * tokens", "(tau * tokens"),
+    _objective_mutant("each token by itself", "tokens.sums(log_ratio)", "log_ratio"),
+    _objective_mutant("engine for old policy", "logp - self.proximal_logp", "logp - self.sampler_logp"),
     _objective_mutant(
-        "weight of the next token", "surrogates", "return -weight * tokens", "return -weight.roll(1) * tokens"
+        "one length for all", "self.completion.bincount()[self.completion]", "self.completion.bincount()[:1]"
     ),
-    _objective_mutant("half the weights clipped", "surrogates", ".clamp(low, high)", ".clamp(max=high)"),
+    _objective_mutant("sums of the neighbour", "totals[self.completion]", "totals[self.completion - 1]"),
     _objective_mutant(
-        "no ratio on later passes", "surrogates", "return -tokens.ratio *", "return -tokens.policy_logp *"
+        "KL reversed", "torch.expm1(ref_logp - policy_logp)", "torch.expm1(policy_logp - ref_logp)", "kl"
     ),
-    _objective_mutant("wrong sign of tau", "surrogates", "(tau / 2 * tokens", "(-tau / 2 * tokens"),
-    _objective_mutant("tau not halved", "surrogates", "(tau / 2 * tokens", "(tau * tokens"),
-    _objective_mutant("each token by itself", "surrogates", "tokens.sums(log_ratio)", "log_ratio"),
-    _objective_mutant("engine for old policy", "tokens", "logp - self.proximal_logp", "logp - self.sampler_logp"),
-    _objective_mutant(
-        "one length for all", "tokens", "self.completion.bincount()[self.completion]", "self.completion.bincount()[:1]"
-    ),
-    _objective_mutant("sums of the neighbour", "tokens", "totals[self.completion]", "totals[self.completion - 1]"),
-    _objective_mutant(
-        "KL reversed", "kl", "torch.expm1(ref_logp - policy_logp)", "torch.expm1(policy_logp - ref_logp)", "kl"
-    ),
-    _objective_mutant("wrong sign in k3", "kl", "policy_logp) - (ref_logp", "policy_logp) + (ref_logp", "kl"),
-    _objective_mutant("k2 not halved", "kl", ".square() / 2", ".square()", "kl"),
-    _objective_mutant("wrong sign of k1", "kl", "return policy_logp - ref_logp", "return ref_logp - policy_logp", "kl"),
-    _objective_mutant(
-        "policy for old policy", "corrections", "(tokens.proximal_logp - ", "(tokens.policy_logp - ", "corrections"
-    ),
+    _objective_mutant("wrong sign in k3", "policy_logp) - (ref_logp", "policy_logp) + (ref_logp", "kl"),
+    _objective_mutant("k2 not halved", ".square() / 2", ".square()", "kl"),
+    _objective_mutant("wrong sign of k1", "return policy_logp - ref_logp", "return ref_logp - policy_logp", "kl"),
+    _objective_mutant("policy for old policy", "(tokens.proximal_logp - ", "(tokens.policy_logp - ", "corrections"),
     _objective_mutant(
         "gap reversed",
-        "corrections",
         "(tokens.proximal_logp - tokens.sampler_logp)",
         "(tokens.sampler_logp - tokens.proximal_logp)",
         "corrections",
     ),
     _objective_mutant(
         "mask bounds swapped",
-        "corrections",
         "(ratio >= low) & (ratio <= high)",
         "(ratio >= high) | (ratio <= low)",
         "corrections",
     ),
-    _objective_mutant(
-        "mask without a floor", "corrections", "(ratio >= low) & (ratio <= high)", "(ratio <= high)", "corrections"
-    ),
+    _objective_mutant("mask without a floor", "(ratio >= low) & (ratio <= high)", "(ratio <= high)", "corrections"),
     _objective_mutant(
         "kept tokens weigh one",
-        "corrections",
         "high), ratio, torch",
         "high), torch.ones_like(ratio), torch",
         "corrections",
     ),
     _objective_mutant(
         "mean for the product",
-        "corrections",
         "_masked(torch.exp(tokens.sums(",
         "_masked(torch.exp(tokens.means(",
         "corrections",
     ),
     _objective_mutant(
         "lifted to the bound",
-        "corrections",
         "return torch.exp(_gap(tokens)).clamp(max=high)",
         "return torch.exp(_gap(tokens)).clamp(min=high)",
         "corrections",
@@ -122,16 +109,32 @@ MUTANTS = (
         "accumulate(costs))",
         "advantages",
     ),
-    _mutant("KL is a reward", "lessons", "reward - later for later", "reward + later for later", "lessons"),
-    _mutant("KL raises rewards", "lessons", "[reward - math.fsum(row)", "[reward + math.fsum(row)", "lessons"),
-    _mutant("no baseline", "lessons", "group_mean(group.rewards), cost)", "group.rewards, cost)", "lessons"),
-    _mutant("dead groups shifted", "lessons", "rows if any(any(row) for row in left) else left", "rows", "lessons"),
+    _mutant(
+        "KL is a reward", "advantages", "reward - later for later", "reward + later for later", "compute_advantages"
+    ),
+    _mutant(
+        "KL raises rewards",
+        "advantages",
+        "[reward - math.fsum(row)",
+        "[reward + math.fsum(row)",
+        "compute_advantages",
+    ),
+    _mutant(
+        "no baseline", "advantages", "group_mean(group.rewards), cost)", "group.rewards, cost)", "compute_advantages"
+    ),
+    _mutant(
+        "dead groups shifted",
+        "advantages",
+        "rows if any(any(row) for row in left) else left",
+        "rows",
+        "compute_advantages",
+    ),
     _mutant(
         "each group is its own batch",
-        "lessons",
+        "advantages",
         "return _normalised([_returns(group, group.rewards, cost) for group, cost in zip(scored, costs, strict=True)])",
         "return [_normalised([_returns(group, group.rewards, cost)])[0] for group, cost in zip(scored, costs)]",
-        "lessons",
+        "compute_advantages",
     ),
     _mutant("population deviation", "advantages", "/ (len(centred) - 1)", "/ len(centred)", "advantages"),
     _mutant(
@@ -164,7 +167,7 @@ MUTANTS = (
         "advantages",
         "[weights[name] * value for value in part_adv",
         "[value for value in part_adv",
-        "lessons",
+        "compute_advantages",
     ),
     _mutant("weights of a sum forgotten", "advantages", "[weights[name] * value if", "[value if", "advantages"),
     _mutant(
@@ -177,209 +180,219 @@ MUTANTS = (
     _mutant("pulls cancel in a share", "advantages", "size * abs(pull[name])", "size * pull[name]", "advantages"),
     _mutant(
         "each group has a deviation of its own",
-        "lessons",
+        "advantages",
         "zip(scored, sums, pulls, strict=True)",
         "zip(scored, sums, pulls, strict=True)\n        for deviation in [batch_deviation(row)]",
-        "lessons",
+        "compute_advantages",
     ),
-    _mutant("no batch in the advantage of parts", "lessons", "value / deviation for", "value for", "lessons"),
-    _mutant("parts where the sum is wanted", "lessons", 'if name == "gdpo"', 'if name != "gdpo"', "lessons"),
-    _mutant("no temperature", "logprobs", ".float() / temperature", ".float()", "logprobs"),
-    _mutant("no temperature on the way back", "logprobs", "by_z.div_(ctx.temperature)", "by_z", "logprobs"),
-    _mutant("another norm on the way back", "logprobs", ".float().div_(ctx.temperature)", ".float()", "logprobs"),
-    _mutant("normalised in half precision", "logprobs", ".float() / temperature", " / temperature", "logprobs"),
+    _mutant(
+        "no batch in the advantage of parts",
+        "advantages",
+        "[value / deviation for value in row]",
+        "[value for value in row]",
+        "compute_advantages",
+    ),
+    _mutant(
+        "parts where the sum is wanted",
+        "advantages",
+        'if advantage == "gdpo"',
+        'if advantage != "gdpo"',
+        "compute_advantages",
+    ),
+    _mutant("no temperature", "model", ".float() / temperature", ".float()", "logprobs"),
+    _mutant("no temperature on the way back", "model", "by_z.div_(ctx.temperature)", "by_z", "logprobs"),
+    _mutant("another norm on the way back", "model", ".float().div_(ctx.temperature)", ".float()", "logprobs"),
+    _mutant("normalised in half precision", "model", ".float() / temperature", " / temperature", "logprobs"),
     _mutant(
         "entropy added up wrongly",
-        "logprobs",
+        "model",
         "total.log() - torch.linalg.vecdot",
         "total.log() + torch.linalg.vecdot",
         "logprobs",
     ),
-    _mutant(
-        "entropy pulls the other way", "logprobs", "pull = pull - by_entropy", "pull = pull + by_entropy", "logprobs"
-    ),
+    _mutant("entropy pulls the other way", "model", "pull = pull - by_entropy", "pull = pull + by_entropy", "logprobs"),
     _mutant(
         "the target itself left out",
-        "logprobs",
+        "model",
         "by_z.scatter_add_(-1, targets[block, None], by_logp[block, None])",
         "pass",
         "logprobs",
     ),
     _mutant(
         "a chunk made again from other rows",
-        "logprobs",
+        "model",
         "logits is None:\n                logits = functional.linear(hidden[rows]",
         "logits is None:\n                logits = functional.linear(hidden[rows].flip(0)",
         "logprobs",
     ),
     _mutant(
         "the head learns from the last chunk",
-        "logprobs",
+        "model",
         "grad_weight += logits.T",
         "grad_weight = logits.T",
         "logprobs",
     ),
-    _mutant("the bias learns from the last chunk", "logprobs", "grad_bias += logits", "grad_bias = logits", "logprobs"),
-    _mutant("all logits wait", "logprobs", "keeps = size_bytes <= room", "keeps = True", "logprobs"),
+    _mutant("the bias learns from the last chunk", "model", "grad_bias += logits", "grad_bias = logits", "logprobs"),
+    _mutant("all logits wait", "model", "keeps = size_bytes <= room", "keeps = True", "logprobs"),
     _mutant(
         "logits wait for nothing",
-        "logprobs",
-        "room = kept_bytes if torch.is_grad_enabled() else 0",
-        "room = kept_bytes",
+        "model",
+        "room = saved_bytes if torch.is_grad_enabled() else 0",
+        "room = saved_bytes",
         "logprobs",
     ),
     _mutant(
         "tokens see what follows",
-        "attention",
+        "model",
         ".triu(num_keys - length + 1)",
         ".triu(num_keys - length + 2)",
         "attention",
     ),
     _mutant(
         "tokens do not see themselves",
-        "attention",
+        "model",
         ".triu(num_keys - length + 1)",
         ".triu(num_keys - length)",
         "attention",
     ),
-    _mutant("no scale", "attention", "(queries * scale).reshape", "queries.reshape", "attention"),
-    _mutant(
-        "no scale in the fused kernel", "attention", "attn_mask=bias, scale=scale)", "attn_mask=bias)", "attention"
-    ),
-    _mutant("the model's scale forgotten", "attention", "if scaling is None else scaling", "", "attention"),
+    _mutant("no scale", "model", "(queries * scale).reshape", "queries.reshape", "attention"),
+    _mutant("no scale in the fused kernel", "model", "attn_mask=bias, scale=scale)", "attn_mask=bias)", "attention"),
+    _mutant("the model's scale forgotten", "model", "if scaling is None else scaling", "", "attention"),
     _mutant(
         "heads paired with other keys",
-        "attention",
+        "model",
         "states.repeat_interleave(shared, 1)",
         "states.repeat(1, shared, 1, 1)",
         "attention",
     ),
     _mutant(
         "the mask of another head's row",
-        "attention",
+        "model",
         "bias.repeat(repeats, 1)",
         "bias.repeat_interleave(repeats, 0)",
         "attention",
     ),
     _mutant(
         "the prompt after the branch",
-        "attention",
+        "model",
         "[prompt.expand(self._num, -1, -1, -1), own]",
         "[own, prompt.expand(self._num, -1, -1, -1)]",
         "attention",
     ),
     _mutant(
         "branches filled one row off",
-        "attention",
+        "model",
         "min(start + index, self",
         "min(start + index + 1, self",
         "attention",
     ),
     _mutant(
         "branches emptied by their own length",
-        "attention",
+        "model",
         "inside += range(number * longest, number * longest + length)",
         "inside += range(number * length, number * length + length)",
         "attention",
     ),
     _mutant(
         "filling learns from the first rows",
-        "attention",
+        "model",
         "grads[0].index_select(0, ctx.saved_tensors[0]), None, None",
         "grads[0][: len(ctx.saved_tensors[0])], None, None",
         "attention",
     ),
     _mutant(
         "what was emptied goes back elsewhere",
-        "attention",
+        "model",
         "index_copy_(0, ctx.saved_tensors[0], grads[0])",
         "index_copy_(0, ctx.saved_tensors[0].flip(0), grads[0])",
         "attention",
     ),
-    _mutant("trees see each other", "attention", "(tree_of[query] == tree_of[key]) & ", "", "attention"),
-    _mutant("branches see each other", "attention", " & same_path", "", "attention"),
-    _mutant("branches see no prompt", "attention", "(branch_of[key] == 0) | ", "", "attention"),
-    _mutant("no scale on a GPU", "attention", "scale=scale, enable_gqa", "enable_gqa", "attention"),
-    _mutant("dropout forgotten", "attention", ' + ["dropout"] * bool(dropout)', "", "attention"),
+    _mutant("trees see each other", "model", "(tree_of[query] == tree_of[key]) & ", "", "attention"),
+    _mutant("branches see each other", "model", " & same_path", "", "attention"),
+    _mutant("branches see no prompt", "model", "(branch_of[key] == 0) | ", "", "attention"),
+    _mutant("no scale on a GPU", "model", "scale=scale, enable_gqa", "enable_gqa", "attention"),
+    _mutant("dropout forgotten", "model", ' + ["dropout"] * bool(dropout)', "", "attention"),
     _mutant(
         "no weight for sequences",
-        "batch",
+        "batching",
         '1 / len(completion.token_ids) if normalise == "sequence" else 1.0',
         "1.0",
         "batch",
     ),
     _mutant(
         "dead groups not counted",
-        "batch",
-        "lengths = [len(one.token_ids) for lesson in lessons for one",
-        "lengths = [len(one.token_ids) for lesson in lessons if not lesson.is_dead for one",
+        "batching",
+        "lengths = [len(one.token_ids) for credited in credited_groups for one",
+        "lengths = [len(one.token_ids) for credited in credited_groups if not credited.is_dead for one",
         "batch",
     ),
-    _mutant("dead groups have no KL", "batch", '(settings.kl_weight and settings.kl_in == "loss")', "False", "batch"),
-    _mutant("dead groups have no entropy", "batch", " and not settings.entropy_weight:", ":", "batch"),
+    _mutant(
+        "dead groups have no KL", "batching", '(settings.kl_weight and settings.kl_in == "loss")', "False", "batch"
+    ),
+    _mutant("dead groups have no entropy", "batching", " and not settings.entropy_weight:", ":", "batch"),
     _mutant(
         "dead groups kept for a KL in the reward",
-        "batch",
+        "batching",
         '(settings.kl_weight and settings.kl_in == "loss")',
         "settings.kl_weight",
         "batch",
     ),
     _mutant(
         "completions lost in a cut",
-        "batch",
+        "batching",
         "taken, used = [], 0\n        taken",
         "taken, used = [], 0\n            continue\n        taken",
         "batch",
     ),
     _mutant(
         "a tree lost in the balance",
-        "batch",
+        "batching",
         "sorted(trees, key=cost, reverse=True)",
         "sorted(trees, key=cost, reverse=True)[1:]",
         "batch",
     ),
-    _mutant("the cheapest first", "batch", "key=cost, reverse=True", "key=cost", "batch"),
-    _mutant("cost ignored", "batch", "lambda index: costs[index]", "lambda index: -room[index]", "batch"),
-    _mutant("budget ignored", "batch", "if room[index] >= tree.num_tokens or not bins[index]", "", "batch"),
-    _mutant("some ranks have more to do", "batch", "num += num_ranks", "num += 1", "batch"),
+    _mutant("the cheapest first", "batching", "key=cost, reverse=True", "key=cost", "batch"),
+    _mutant("cost ignored", "batching", "lambda index: costs[index]", "lambda index: -room[index]", "batch"),
+    _mutant("budget ignored", "batching", "if room[index] >= tree.num_tokens or not bins[index]", "", "batch"),
+    _mutant("some ranks have more to do", "batching", "num += num_ranks", "num += 1", "batch"),
     _mutant(
         "predictors one late",
-        "packing",
+        "batching",
         "*range(len(ids), len(ids) + len(inputs))",
         "*range(len(ids) + 1, len(ids) + len(inputs) + 1)",
         "packing",
     ),
     _mutant(
         "predicted by the branch before",
-        "packing",
+        "batching",
         "predictors += [prompt_end,",
         "predictors += [len(ids) - 1,",
         "packing",
     ),
     _mutant(
         "positions count the whole row",
-        "packing",
+        "batching",
         "range(length, length + len(inputs))",
         "range(len(positions), len(positions) + len(inputs))",
         "packing",
     ),
     _mutant(
         "branches of whole completions",
-        "packing",
+        "batching",
         "tuple(len(branch.token_ids) - 1 for",
         "tuple(len(branch.token_ids) for",
         "packing",
     ),
     _mutant(
         "completions of another's length",
-        "packing",
+        "batching",
         "repeat_interleave(torch.tensor(lengths,",
         "repeat_interleave(torch.tensor(lengths[::-1],",
         "packing",
     ),
     _mutant(
         "predicted by the token before",
-        "network",
+        "model",
         "hidden[packed.predictors]",
         "hidden[packed.predictors - 1]",
         "policy_update",
@@ -404,8 +417,8 @@ MUTANTS = (
     _mutant(
         "sampler as old policy",
         "policy",
-        "proximal_logps = _noted(logps.detach(), packed, tally)",
-        "proximal_logps = _noted(packed.sampler_logps, packed, tally)",
+        "proximal_logps = _with_gap_counted(logps.detach(), packed, tally)",
+        "proximal_logps = _with_gap_counted(packed.sampler_logps, packed, tally)",
         "policy_update",
     ),
     _mutant(
@@ -418,12 +431,18 @@ MUTANTS = (
     _mutant(
         "a later batch is its own old policy",
         "policy",
-        "known.append([_noted(each, one, tally) for each, one in zip(logps, packed, strict=True)])",
+        "known.append([_with_gap_counted(each, one, tally) for each, one in zip(logps, packed, strict=True)])",
         "known.append([None for _ in packed])",
         "policy_update",
     ),
     _mutant("masked counts as clipped", "policy", " & (trust != 0)", "", "policy_update"),
-    _mutant("all groups in each mini-batch", "batch", "[lessons[first :: settings", "[lessons[0 :: settings", "batch"),
+    _mutant(
+        "all groups in each mini-batch",
+        "batching",
+        "[credited_groups[first :: settings",
+        "[credited_groups[0 :: settings",
+        "batch",
+    ),
     _mutant("correction dropped", "policy", "shares * trust * self", "shares * self", "policy_update"),
     _mutant("dead tokens count as clipped", "policy", " & (packed.advantages != 0)", "", "policy_update"),
     _mutant("no weight for the KL", "policy", "settings.kl_weight * (shares * kl)", "(shares * kl)", "policy_update"),
@@ -476,103 +495,101 @@ MUTANTS = (
     _mutant("a moved reference is not saved", "policy", " | self._moved_reference()", "", "policy_update"),
     _mutant("bad gradients pass", "policy", "if not skipped:", "if True:", "policy_update"),
     _mutant("bad gradients stay", "policy", "self._optimiser.zero_grad(set_to_none=True)", "pass", "policy_update"),
-    _mutant("warm-up from nothing", "optimiser", "settings.lr * (step + 1)", "settings.lr * step", "policy_update"),
+    _mutant("warm-up from nothing", "policy", "settings.lr * (step + 1)", "settings.lr * step", "policy_update"),
+    _mutant("gains decay", "policy", '"weight_decay": 0.0}', '"weight_decay": settings.weight_decay}', "policy_update"),
+    _mutant("loss summed over passes", "policy", '["loss"] / self._num_passes', '["loss"]', "metrics"),
     _mutant(
-        "gains decay", "optimiser", '"weight_decay": 0.0}', '"weight_decay": settings.weight_decay}', "policy_update"
+        "gap of the other direction", "policy", "(torch.exp(gap) - gap - 1)", "(torch.exp(-gap) + gap - 1)", "metrics"
     ),
-    _mutant("loss summed over passes", "tally", '["loss"] / self._num_passes', '["loss"]', "metrics"),
-    _mutant(
-        "gap of the other direction", "tally", "(torch.exp(gap) - gap - 1)", "(torch.exp(-gap) + gap - 1)", "metrics"
-    ),
-    _mutant("ties go to the right answer", "statistics", "/ len(leaders)", "/ 1", "statistics"),
-    _reward_mutant("short wrong answers are paid", "length", "else min(0.0, value)", "else value", "reward_length"),
+    _mutant("ties go to the right answer", "evaluation", "/ len(leaders)", "/ 1", "statistics"),
+    _reward_mutant("short wrong answers are paid", "parts", "else min(0.0, value)", "else value", "reward_length"),
     _reward_mutant(
         "cosine not clamped",
-        "length",
+        "parts",
         "min(1.0, one.num_tokens / options.max_tokens)",
         "one.num_tokens / options.max_tokens",
         "reward_length",
     ),
-    _reward_mutant("no floor for overlong", "length", "-min(1.0, max(0.0, ramp))", "-max(0.0, ramp)", "reward_length"),
+    _reward_mutant("no floor for overlong", "parts", "-min(1.0, max(0.0, ramp))", "-max(0.0, ramp)", "reward_length"),
     _reward_mutant(
-        "only too long is off target", "l1", "abs(target - one.num_tokens)", "(target - one.num_tokens)", "reward_l1"
+        "only too long is off target", "parts", "abs(target - one.num_tokens)", "(target - one.num_tokens)", "reward_l1"
     ),
-    _reward_mutant("no clip of the budget", "l1", "min(1.0, max(0.0, budget))", "min(1.0, budget)", "reward_l1"),
+    _reward_mutant("no clip of the budget", "parts", "min(1.0, max(0.0, budget))", "min(1.0, budget)", "reward_l1"),
     _reward_mutant(
         "repetition praised",
-        "repetition",
+        "parts",
         "return (1 - unique / total)",
         "return (unique / total)",
         "reward_repetition",
     ),
     _reward_mutant(
         "a number may be used again",
-        "checkers/countdown",
+        "checkers",
         "tuple(sorted(parser.used))",
         "tuple(sorted({*parser.used}))",
         "checkers",
     ),
     _reward_mutant(
         "any decimal will do",
-        "checkers/numbers",
+        "checkers",
         "self.num_digits >= min_digits",
         "self.num_digits > 0",
         "answer_policy",
     ),
     _reward_mutant(
         "order of lists the wrong way round",
-        "checkers/compare",
+        "checkers",
         'list_order == "same" and not num_sets',
         'list_order == "any" and not num_sets',
         "answer_policy",
     ),
     _reward_mutant(
         "a dropped unit is wrong",
-        "checkers/scalars",
+        "checkers",
         "if is_needed or (unit and other):",
         "if is_needed or unit or other:",
         "answer_policy",
     ),
     _mutant(
         "signal by the mean",
-        "filling",
+        "rollout",
         "not is_dead(group.rewards)",
         "any(one != sum(group.rewards) / len(group.rewards) for one in group.rewards)",
-        "filling",
+        "selection",
     ),
-    _mutant("surplus kept", "filling", "tuple(living[:num_groups])", "tuple(living)", "filling"),
+    _mutant("surplus kept", "rollout", "tuple(living[:num_groups])", "tuple(living)", "selection"),
     _mutant(
         "groups drawn in vain divide the loss",
-        "filling",
+        "rollout",
         "tuple(living[:num_groups])",
         "tuple([*living[:num_groups], *dead])",
-        "filling",
+        "selection",
     ),
-    _mutant("GDPO's signal is the sum's", "filling", 'advantage == "gdpo"', 'advantage == "none"', "filling"),
-    _mutant("what was left out flatters", "metrics", "*surplus, *dead]", "*surplus]", "filling"),
+    _mutant("GDPO's signal is the sum's", "rollout", 'advantage == "gdpo"', 'advantage == "none"', "selection"),
+    _mutant("what was left out flatters", "run", "*surplus, *dead]", "*surplus]", "selection"),
     _mutant(
         "scaling forgotten in the merge",
-        "adapters",
+        "model",
         "self._layers[layer].get_delta_weight(POLICY)",
         "self._layers[layer].get_delta_weight(POLICY) / self._layers[layer].scaling[POLICY]",
         "lora",
     ),
     _mutant(
         "B and A merged the wrong way round",
-        "adapters",
+        "model",
         "self._layers[layer].get_delta_weight(POLICY)",
         "self._layers[layer].get_delta_weight(POLICY).T.reshape(tensor.shape)",
         "lora",
     ),
     _mutant(
-        "adapters left on in the reference", "adapters", "with self._peft.disable_adapter():", "if self._peft:", "lora"
+        "adapters left on in the reference", "model", "with self._peft.disable_adapter():", "if self._peft:", "lora"
     ),
     _mutant(
         "adapters of the policy for those of the reference",
-        "adapters",
+        "model",
         "self._peft.set_adapter(REFERENCE, inference_mode=True)",
         "self._peft.set_adapter(POLICY, inference_mode=True)",
         "lora",
     ),
-    _mutant("what flows between layers in bf16", "network", "output: output.float()", "output: output", "lora"),
+    _mutant("what flows between layers in bf16", "model", "output: output.float()", "output: output", "lora"),
 )

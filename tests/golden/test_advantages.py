@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from grpo.advantages import (
+from grpo.advantages.formulas import (
     STD_FLOOR,
     batch_deviation,
     batch_std,

@@ -12,8 +12,11 @@ from small import SIZES, make_policy, save_model
 from torch import Tensor
 from transformers import Gemma2Config, Gemma2ForCausalLM
 
-from grpo import attention
-from grpo.attention import FlexTrees, TreeByTree, Trees, TreeShape, make_trees, numbered, tree_attention
+from grpo.batching.pack import TreeShape
+from grpo.model.attention import cpu_trees
+from grpo.model.attention.cpu_trees import CpuTreeAttention
+from grpo.model.attention.flex_trees import FlexTreeAttention, numbered
+from grpo.model.attention.register import TreeAttention, attend_trees, make_tree_attention
 
 CPU = torch.device("cpu")
 SIZE = 8
@@ -73,16 +76,18 @@ def random_states(num_tokens: int, num_heads: int, num_kv: int, dtype: torch.dty
 
 
 def assert_dense(
-    make: type[TreeByTree] | type[FlexTrees], forest: Sequence[tuple[int, tuple[int, ...]]], heads: tuple[int, int]
+    make: type[CpuTreeAttention] | type[FlexTreeAttention],
+    forest: Sequence[tuple[int, tuple[int, ...]]],
+    heads: tuple[int, int],
 ) -> None:
     shapes = shapes_of(forest)
     found, expected = (random_states(shapes[-1].stop, *heads) for _ in range(2))
     scale = 0.7
-    trees = make(shapes) if make is TreeByTree else make(shapes, CPU)  # type: ignore[call-arg]
-    output = trees(*(one if make is TreeByTree else one.detach() for one in found), scale)
+    trees = make(shapes) if make is CpuTreeAttention else make(shapes, CPU)  # type: ignore[call-arg]
+    output = trees(*(one if make is CpuTreeAttention else one.detach() for one in found), scale)
     wanted = dense(*expected, scale, visible(shapes))
     torch.testing.assert_close(output, wanted, rtol=0, atol=1e-12)
-    if make is TreeByTree:
+    if make is CpuTreeAttention:
         pull = torch.randn(wanted.shape, generator=torch.Generator().manual_seed(6), dtype=torch.float64)
         (output * pull).sum().backward()
         (wanted * pull).sum().backward()
@@ -97,8 +102,8 @@ def test_tree_by_tree_is_dense(
     name: str, heads: tuple[int, int], plain_keys: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Values and gradients. Up to so many keys the scores are held whole, beyond torch's fused kernel makes them."""
-    monkeypatch.setattr(attention, "PLAIN_KEYS", plain_keys)
-    assert_dense(TreeByTree, FORESTS[name], heads)
+    monkeypatch.setattr(cpu_trees, "MAX_PLAIN_KEYS", plain_keys)
+    assert_dense(CpuTreeAttention, FORESTS[name], heads)
 
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
@@ -106,13 +111,13 @@ def test_tree_by_tree_is_dense(
 @pytest.mark.parametrize("name", FORESTS)
 def test_flex_trees_are_dense(name: str, heads: tuple[int, int]) -> None:
     """Forward only: on a CPU torch has no backward pass for FlexAttention (tests/gpu has it)."""
-    assert_dense(FlexTrees, FORESTS[name], heads)
+    assert_dense(FlexTreeAttention, FORESTS[name], heads)
 
 
 def test_layers_of_one_pass_share_what_was_made() -> None:
     """The second call, with what the first left behind and in another type, is right too."""
     shapes = shapes_of(FORESTS["several"])
-    trees = TreeByTree(shapes)
+    trees = CpuTreeAttention(shapes)
     for dtype, tolerance in ((torch.float64, 1e-12), (torch.float32, 1e-5), (torch.float64, 1e-12)):
         states = random_states(shapes[-1].stop, 4, 2, dtype)
         wanted = dense(*(one.double() for one in states), 1.0, visible(shapes))
@@ -125,7 +130,7 @@ def test_what_pads_a_branch_is_nothing() -> None:
     """Not even where it is infinite: a padded row's gradient goes nowhere, to the bit."""
     shapes = shapes_of([(2, (1, 3))])
     found = random_states(shapes[-1].stop, 2, 1)
-    TreeByTree(shapes)(*found, 1.0)[0, 2].sum().backward()
+    CpuTreeAttention(shapes)(*found, 1.0)[0, 2].sum().backward()
     for states in found[1:]:
         # Only the prompt and the first branch, of one token, were looked at; the second branch was not.
         assert states.grad is not None
@@ -154,7 +159,7 @@ def test_the_mask_of_this_test_by_hand() -> None:
 
 
 def test_a_device_has_its_way() -> None:
-    assert isinstance(make_trees([TreeShape(0, 2, (1,))], CPU), TreeByTree)
+    assert isinstance(make_tree_attention([TreeShape(0, 2, (1,))], CPU), CpuTreeAttention)
 
 
 def handed_back(queries: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:
@@ -163,9 +168,9 @@ def handed_back(queries: Tensor, keys: Tensor, values: Tensor, scale: float) -> 
 
 @pytest.mark.parametrize(("given", "expected"), [(None, SIZE**-0.5), (0.3, 0.3), (1.0, 1.0)])
 def test_the_scale_is_the_models(given: float | None, expected: float) -> None:
-    trees: Trees = handed_back
+    trees: TreeAttention = handed_back
     states = random_states(3, 2, 1)
-    output, weights = tree_attention(torch.nn.Identity(), *states, None, trees=trees, scaling=given)
+    output, weights = attend_trees(torch.nn.Identity(), *states, None, tree_attention=trees, scaling=given)
     assert float(output) == pytest.approx(expected)
     assert weights is None
 
@@ -183,13 +188,13 @@ def test_the_scale_is_the_models(given: float | None, expected: float) -> None:
 def test_what_trees_have_not_is_refused(asked: dict[str, object], named: str) -> None:
     states = random_states(3, 2, 1)
     with pytest.raises(ValueError, match=f"Identity: asks its attention for {named}, which trees have not"):
-        tree_attention(torch.nn.Identity(), *states, None, trees=handed_back, **asked)  # type: ignore[arg-type]
+        attend_trees(torch.nn.Identity(), *states, None, tree_attention=handed_back, **asked)  # type: ignore[arg-type]
 
 
 def test_what_is_not_asked_for_is_not_refused() -> None:
     states = random_states(3, 2, 1)
-    tree_attention(
-        torch.nn.Identity(), *states, None, trees=handed_back, softcap=None, sliding_window=None, dropout=0.0
+    attend_trees(
+        torch.nn.Identity(), *states, None, tree_attention=handed_back, softcap=None, sliding_window=None, dropout=0.0
     )
 
 

@@ -9,12 +9,12 @@ from itertools import count, product
 import pytest
 
 from data.problem import Problem
-from grpo.batch import balance, cost, denominator, make_batch, make_batches
-from grpo.config import UpdateSection
-from grpo.lessons import draw_lessons
-from grpo.types import Batch, Branch, Completion, Group, Prompt, PromptTree, ScoredGroup
+from grpo.advantages.compute import compute_advantages
+from grpo.batching.micro_batches import balance, cost, denominator, make_batch, make_batches
+from grpo.recipe.sections import UpdateSection, advantage_of
+from grpo.records import Batch, Branch, Completion, Group, Prompt, PromptTree, ScoredGroup
+from rewards.records import Outcome, Score
 from rewards.spec import RewardSpec
-from rewards.types import Outcome, Score
 
 MAX_NEW_TOKENS = 10
 REWARDS = (RewardSpec(name="correctness"),)
@@ -49,7 +49,9 @@ def settings(**changes: object) -> UpdateSection:
 
 def batch_of(groups: list[ScoredGroup], update: UpdateSection, num_ranks: int = 1) -> Batch:
     costs = [((),) * len(group.scores) for group in groups]
-    return make_batch(draw_lessons(groups, costs, REWARDS, update), update, MAX_NEW_TOKENS, num_ranks)
+    return make_batch(
+        compute_advantages(groups, costs, REWARDS, advantage_of(update)), update, MAX_NEW_TOKENS, num_ranks
+    )
 
 
 def trees_of(batch: Batch) -> list[PromptTree]:
@@ -101,7 +103,9 @@ def test_mini_batches_share_the_groups_out() -> None:
     groups = two_groups()
     update = settings(mini_batches=2)
     costs = [((),) * len(group.scores) for group in groups]
-    first, second = make_batches(draw_lessons(groups, costs, REWARDS, update), update, MAX_NEW_TOKENS, num_ranks=1)
+    first, second = make_batches(
+        compute_advantages(groups, costs, REWARDS, advantage_of(update)), update, MAX_NEW_TOKENS, num_ranks=1
+    )
     # Groups 0 and 2, which is dead, have 7 + 12 tokens; group 1 has 9.
     assert (first.denominator, second.denominator) == (19.0, 9.0)
     assert branches_of(first).keys() == {one.token_ids for one in groups[0].group.completions}
@@ -167,10 +171,12 @@ def test_each_token_keeps_its_own_advantage() -> None:
     """A KL in the reward, charged from each token on: 1 - 0.25 at first, then 1, against a mean of 0.375."""
     group = scored_group(3, (2, 1.0), (1, 0.0))
     update = settings(advantage="group_batch")
-    lessons = draw_lessons([group], [((0.25, 0.0), (0.0,))], REWARDS, update)
-    branches = branches_of(make_batch(lessons, update, MAX_NEW_TOKENS))
-    assert [branches[one.token_ids].advantages for one in group.group.completions] == list(lessons[0].advantages)
-    assert len(set(lessons[0].advantages[0])) == 2
+    credited_groups = compute_advantages([group], [((0.25, 0.0), (0.0,))], REWARDS, advantage_of(update))
+    branches = branches_of(make_batch(credited_groups, update, MAX_NEW_TOKENS))
+    assert [branches[one.token_ids].advantages for one in group.group.completions] == list(
+        credited_groups[0].advantages
+    )
+    assert len(set(credited_groups[0].advantages[0])) == 2
 
 
 def test_a_tree_over_the_budget_is_cut_between_branches() -> None:

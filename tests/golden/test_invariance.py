@@ -17,16 +17,18 @@ import torch
 from small import ARCHITECTURES, CPU, MAX_NEW_TOKENS, alone, make_policy, random_trees, save_model, scored_groups
 from torch import Tensor
 
-from grpo import attention, network
-from grpo.batch import make_batch
-from grpo.lessons import draw_lessons
-from grpo.logprobs import token_logprobs
-from grpo.network import Network
-from grpo.packing import pack
-from grpo.padded import padded_logprobs
-from grpo.policy import Policy
-from grpo.types import Lesson, PromptTree, ScoredGroup
-from grpo.world import SoleWorld
+from grpo.advantages.compute import compute_advantages
+from grpo.batching.micro_batches import make_batch
+from grpo.batching.pack import pack
+from grpo.bench.padded import padded_logprobs
+from grpo.model import network
+from grpo.model.attention import cpu_trees
+from grpo.model.logprobs import token_logprobs
+from grpo.model.network import Network
+from grpo.parallel.world import SoleWorld
+from grpo.policy.policy import Policy
+from grpo.recipe.sections import advantage_of
+from grpo.records import CreditedGroup, PromptTree, ScoredGroup
 from rewards.spec import RewardSpec
 
 TOLERANCE = 1e-6
@@ -119,17 +121,17 @@ def test_a_shared_prompt_is_a_repeated_one(folder: Path) -> None:
 @pytest.mark.parametrize("plain_keys", [0, 8])
 def test_the_fused_kernel_is_the_plain_one(folder: Path, plain_keys: int, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = policy_values(folder, random_trees(), 0.8)
-    monkeypatch.setattr(attention, "PLAIN_KEYS", plain_keys)
+    monkeypatch.setattr(cpu_trees, "MAX_PLAIN_KEYS", plain_keys)
     assert_same(policy_values(folder, random_trees(), 0.8), expected)
 
 
-@pytest.mark.parametrize("kept_bytes", [0, 2000, 2**30])
+@pytest.mark.parametrize("saved_bytes", [0, 2000, 2**30])
 @pytest.mark.parametrize("chunk_tokens", [1, 7, 512])
 def test_chunks_are_full_logits(
-    chunk_tokens: int, kept_bytes: int, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+    chunk_tokens: int, saved_bytes: int, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trees, model = random_trees(), plain_model(folders["qwen2"])
-    chunked = partial(token_logprobs, chunk_tokens=chunk_tokens, kept_bytes=kept_bytes)
+    chunked = partial(token_logprobs, chunk_tokens=chunk_tokens, saved_bytes=saved_bytes)
     monkeypatch.setattr(network, "token_logprobs", chunked)
     padded = values_and_gradients(partial(padded_logprobs, model, trees, 0.8, entropy_gradient=True), model)
     assert_same(policy_values(folders["qwen2"], trees, 0.8), padded)
@@ -143,7 +145,7 @@ def test_recomputed_activations_are_the_same(folder: Path) -> None:
     assert_same(found, expected)
 
 
-# The gradient of a step, from lessons to what the optimiser is handed
+# The gradient of a step, from credited_groups to what the optimiser is handed
 
 CHANGES: dict[str, dict[str, object]] = {
     "dapo": {},
@@ -177,8 +179,8 @@ class OneOf(SoleWorld):
         ]
 
 
-def lessons_of(groups: Sequence[ScoredGroup], policy: Policy) -> list[Lesson]:
-    return draw_lessons(groups, policy.kl_costs(groups), REWARDS, policy._settings.update)
+def lessons_of(groups: Sequence[ScoredGroup], policy: Policy) -> list[CreditedGroup]:
+    return compute_advantages(groups, policy.kl_costs(groups), REWARDS, advantage_of(policy._settings.update))
 
 
 def moved_policy(folder: Path, world: OneOf, temperature: float, changes: dict[str, object]) -> Policy:
@@ -204,8 +206,8 @@ def step_gradient(
     for rank in range(num_ranks):
         world = OneOf(rank, num_ranks)
         policy = moved_policy(folder, world, temperature, changes)
-        lessons = lessons_of(groups, policy)
-        policy.update(make_batch(lessons, policy._settings.update, MAX_NEW_TOKENS, num_ranks))
+        credited_groups = lessons_of(groups, policy)
+        policy.update(make_batch(credited_groups, policy._settings.update, MAX_NEW_TOKENS, num_ranks))
         totals = [sum(pair) for pair in zip(totals, world.gradients, strict=True)] if totals else world.gradients  # type: ignore[misc]
     return totals
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from grpo import logprobs
-from grpo.logprobs import token_logprobs
+from grpo.model import logprobs
+from grpo.model.logprobs import token_logprobs
 
 NUM_TOKENS, WIDTH, VOCABULARY = 83, 8, 17
 ROW_BYTES = VOCABULARY * 4
@@ -132,7 +132,7 @@ def test_values_and_gradients_are_torchs(temperature: float, chunk_tokens: int, 
     """Against float64, to 1e-6 of the largest: values are up to 8 and gradients up to 40, where fp32 has not more."""
     hidden, targets, head = inputs()
     logps, entropies = token_logprobs(
-        hidden, targets, head, temperature, chunk_tokens=chunk_tokens, kept_bytes=KEPT[kept]
+        hidden, targets, head, temperature, chunk_tokens=chunk_tokens, saved_bytes=KEPT[kept]
     )
     assert (logps.dtype, entropies.dtype) == (torch.float32, torch.float32)
     double = [one.detach().double().requires_grad_() for one in (hidden, head.weight, head.bias)]
@@ -185,10 +185,10 @@ def test_torchs_own_check_of_the_gradient(monkeypatch: pytest.MonkeyPatch) -> No
     default = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     try:
-        for kept_bytes in (0, 2**30):
+        for saved_bytes in (0, 2**30):
             assert torch.autograd.gradcheck(
-                lambda hidden, weight, bias, kept_bytes=kept_bytes: logprobs._TokenLogprobs.apply(
-                    hidden, weight, bias, targets, 0.8, 4, kept_bytes
+                lambda hidden, weight, bias, saved_bytes=saved_bytes: logprobs._TokenLogprobs.apply(
+                    hidden, weight, bias, targets, 0.8, 4, saved_bytes
                 ),
                 (hidden, weight, bias),
             )
@@ -249,18 +249,18 @@ def kept(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
 
 
 @pytest.mark.parametrize("num_tokens", [10, 83, 830])
-@pytest.mark.parametrize("kept_bytes", [0, 39 * ROW_BYTES, 40 * ROW_BYTES, 2**30])
-def test_what_waits_does_not_grow(kept_bytes: int, num_tokens: int, kept: list[Any]) -> None:
+@pytest.mark.parametrize("saved_bytes", [0, 39 * ROW_BYTES, 40 * ROW_BYTES, 2**30])
+def test_what_waits_does_not_grow(saved_bytes: int, num_tokens: int, kept: list[Any]) -> None:
     """Chunks of ten rows wait while there is room for them; as many rows as there are, of any length."""
     hidden, targets, head = inputs()
     repeats = math.ceil(num_tokens / NUM_TOKENS)
     rows, wanted = hidden.repeat(repeats, 1)[:num_tokens], targets.repeat(repeats)[:num_tokens]
-    token_logprobs(rows, wanted, head, chunk_tokens=10, kept_bytes=kept_bytes)
+    token_logprobs(rows, wanted, head, chunk_tokens=10, saved_bytes=saved_bytes)
     assert len(kept) == math.ceil(num_tokens / 10)
     held = sum(one.numel() * one.element_size() for one in kept if one is not None)
-    assert held <= kept_bytes
+    assert held <= saved_bytes
     # All of it is used, as far as whole chunks go.
-    assert held >= min(num_tokens, kept_bytes // ROW_BYTES // 10 * 10) * ROW_BYTES
+    assert held >= min(num_tokens, saved_bytes // ROW_BYTES // 10 * 10) * ROW_BYTES
 
 
 def test_no_more_than_a_chunk_of_logits_is_ever_made(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -273,10 +273,10 @@ def test_no_more_than_a_chunk_of_logits_is_ever_made(monkeypatch: pytest.MonkeyP
         return linear(rows, weight, bias)
 
     monkeypatch.setattr(torch.nn.functional, "linear", watched)
-    for kept_bytes, num_made in ((0, 2), (2**30, 1)):
+    for saved_bytes, num_made in ((0, 2), (2**30, 1)):
         sizes.clear()
         hidden, targets, head = inputs()
-        logps, _ = token_logprobs(hidden, targets, head, chunk_tokens=5, kept_bytes=kept_bytes)
+        logps, _ = token_logprobs(hidden, targets, head, chunk_tokens=5, saved_bytes=saved_bytes)
         logps.sum().backward()
         assert sizes == [*[5] * 16, 3] * num_made
 

@@ -19,14 +19,15 @@ from tiny import make_tiny_model, tiny_config, tiny_tokenizer
 from torch import Tensor
 from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config, Qwen3Config
 
-from grpo.adapters import AdaptedNetwork, num_adapter_weights, targeted
-from grpo.checkpoint import Checkpoints, checkpoint_bytes
-from grpo.config import CheckpointSection, LoraSection, ModelSection, RolloutSection, UpdateSection
+from grpo.checkpoints.checkpoints import Checkpoints
+from grpo.checkpoints.room import checkpoint_bytes
 from grpo.errors import UserError
-from grpo.meter import Meter
-from grpo.policy import Policy, PolicySettings
-from grpo.types import Batch, Branch, PromptTree
-from grpo.world import SoleWorld
+from grpo.model.lora import AdaptedNetwork, num_adapter_weights, targeted
+from grpo.parallel.world import SoleWorld
+from grpo.phases import PhaseClock
+from grpo.policy.policy import Policy, PolicySettings
+from grpo.recipe.sections import CheckpointSection, LoraSection, ModelSection, RolloutSection, UpdateSection
+from grpo.records import Batch, Branch, PromptTree
 
 END = 0
 NUM_TOKENS = 15
@@ -57,7 +58,7 @@ def settings_of(
 
 
 def make_policy(folder: Path, lora: dict[str, Any] | None = SMALL, **changes: Any) -> Policy:
-    return Policy(folder, settings_of(folder, lora, **changes), WORLD, Meter())
+    return Policy(folder, settings_of(folder, lora, **changes), WORLD, PhaseClock())
 
 
 def branch(ids: Sequence[int], advantage: float) -> Branch:
@@ -194,7 +195,7 @@ class Listening(SoleWorld):
 
 def test_ranks_exchange_the_gradients_of_adapters_alone(tiny_model: Path) -> None:
     world = Listening(torch.device("cpu"))
-    policy = Policy(tiny_model, settings_of(tiny_model), world, Meter())
+    policy = Policy(tiny_model, settings_of(tiny_model), world, PhaseClock())
     policy.update(batch())
     assert [id(one) for one in world.added] == [id(one) for one in policy._network.trained]
     assert len(world.added) == 2 * 7 * 2
@@ -391,7 +392,7 @@ def test_a_base_in_bf16_is_perturbed_and_put_back(bf16_model: Path) -> None:
 def test_a_checkpoint_is_as_large_as_was_said(
     tiny_model: Path, tmp_path: Path, lora: dict[str, Any] | None, update: dict[str, Any]
 ) -> None:
-    checkpoints = Checkpoints(tmp_path, CheckpointSection(), 3, tiny_tokenizer(), WORLD, Meter())
+    checkpoints = Checkpoints(tmp_path, CheckpointSection(), 3, tiny_tokenizer(), WORLD, PhaseClock())
     folder = checkpoints.save(trained(tiny_model, lora, **update), 3)
     assert (folder / "adapter" / "adapter_model.safetensors").exists() is bool(lora)
     state = torch.load(folder / "trainer.pt", weights_only=True)
@@ -431,7 +432,7 @@ def test_a_target_that_is_no_layer_is_named_with_those_that_are(tiny_model: Path
 
 def test_without_peft_it_says_so_before_the_model_is_loaded(tiny_model: Path, monkeypatch: Any) -> None:
     monkeypatch.setitem(sys.modules, "peft", None)
-    monkeypatch.setattr("grpo.network.AutoModelForCausalLM", None)
+    monkeypatch.setattr("grpo.model.network.AutoModelForCausalLM", None)
     with pytest.raises(UserError, match=r"^model.lora: peft is not installed; run launch/setup.sh"):
         make_policy(tiny_model)
     monkeypatch.undo()

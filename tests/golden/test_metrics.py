@@ -9,15 +9,16 @@ import pytest
 import torch
 
 from data.problem import Problem
-from grpo.config import UpdateSection
-from grpo.lessons import draw_lessons
-from grpo.meter import Meter
-from grpo.metrics import DEFINITIONS, eval_metrics, failed_frac, part_means, step_metrics
-from grpo.tally import Tally
-from grpo.types import Completion, Finish, Group, Lesson, Prompt, ScoredGroup
-from grpo.world import SoleWorld
+from grpo.advantages.compute import compute_advantages
+from grpo.evaluation.metrics import eval_metrics, failed_frac, part_means
+from grpo.parallel.world import SoleWorld
+from grpo.phases import PhaseClock
+from grpo.policy.token_sums import TokenSums
+from grpo.recipe.sections import UpdateSection, advantage_of
+from grpo.records import Completion, CreditedGroup, Finish, Group, Prompt, ScoredGroup
+from grpo.run.metrics import DEFINITIONS, step_metrics
+from rewards.records import Outcome, Score
 from rewards.spec import RewardSpec
-from rewards.types import Outcome, Score
 
 CORRECT, WRONG = Outcome.CORRECT, Outcome.WRONG
 WORLD = SoleWorld(torch.device("cpu"))
@@ -61,8 +62,10 @@ def step_of_two_groups() -> list[ScoredGroup]:
     ]
 
 
-def lessons_of(groups: list[ScoredGroup]) -> list[Lesson]:
-    return draw_lessons(groups, [((),) * len(group.scores) for group in groups], REWARDS, UpdateSection(lr=1e-3))
+def lessons_of(groups: list[ScoredGroup]) -> list[CreditedGroup]:
+    return compute_advantages(
+        groups, [((),) * len(group.scores) for group in groups], REWARDS, advantage_of(UpdateSection(lr=1e-3))
+    )
 
 
 def test_step_metrics_by_hand() -> None:
@@ -178,9 +181,9 @@ def test_powers_of_two_below_k_and_k_itself() -> None:
     assert found == {"eval/toy/pass_at_2", "eval/toy/pass_at_4", "eval/toy/pass_at_6", "eval/toy/maj_at_6"}
 
 
-def tally_of_three() -> Tally:
+def tally_of_three() -> TokenSums:
     """Two passes over two micro-batches of two tokens and one, with a KL and a gap."""
-    tally = Tally(num_passes=2)
+    tally = TokenSums(num_passes=2)
     for _ in range(2):
         first, second, neither = torch.tensor([True, False]), torch.tensor([False, True]), torch.tensor([False])
         tally.add(torch.tensor(-0.5), torch.tensor([1.0, 2.0]), first, second, torch.tensor([0.1, 0.2]))
@@ -211,7 +214,7 @@ def test_tally_by_hand() -> None:
 
 
 def test_tally_without_tokens_has_a_loss_alone() -> None:
-    assert Tally().metrics(WORLD) == {"update/loss": 0.0}
+    assert TokenSums().metrics(WORLD) == {"update/loss": 0.0}
 
 
 def is_defined(name: str) -> bool:
@@ -220,15 +223,15 @@ def is_defined(name: str) -> bool:
 
 
 def test_every_number_has_a_definition() -> None:
-    meter = Meter()
+    clock = PhaseClock()
     for phase in ("sync", "generate", "score", "update", "eval", "checkpoint"):
-        with meter.phase(phase):
+        with clock.phase(phase):
             pass
     rows = [
         step_metrics(lessons_of(step_of_two_groups())),
         eval_metrics("toy", held_out()),
         tally_of_three().metrics(WORLD),
-        meter.lap(),
+        clock.lap(),
     ]
     names = {name for row in rows for name in row}
     assert sorted(name for name in names if not is_defined(name)) == []

@@ -73,6 +73,14 @@ def _run_tests(folder: Path, files: tuple[str, ...], output: Path) -> None:
     os._exit(code if from_copy else NOT_THE_COPY)
 
 
+def place_of(mutant: Mutant, folder: Path) -> tuple[Path, str]:
+    """The one file of the mutant's room that has what it edits, and the file's text."""
+    texts = {file: file.read_text() for file in sorted((folder / mutant.room).rglob("*.py"))}
+    found = [(file, text) for file, text in texts.items() for _ in range(text.count(mutant.old))]
+    assert len(found) == 1, f"{mutant.room} has {len(found)} times, not once: {mutant.old}"
+    return found[0]
+
+
 def test_the_unbroken_copy_passes(copied: Path) -> None:
     code, output = run_tests(copied, *sorted({mutant.killer for mutant in MUTANTS}))
     assert code == ALL_PASSED, output
@@ -80,9 +88,7 @@ def test_the_unbroken_copy_passes(copied: Path) -> None:
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
 def test_a_fault_is_found(mutant: Mutant, copied: Path) -> None:
-    path = copied / mutant.file
-    right = path.read_text()
-    assert right.count(mutant.old) == 1, f"{mutant.file} no longer has, once: {mutant.old}"
+    path, right = place_of(mutant, copied)
     path.write_text(right.replace(mutant.old, mutant.new))
     try:
         code, output = run_tests(copied, mutant.killer)

@@ -10,8 +10,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from grpo.config import UpdateSection
-from grpo.objectives.choose import choose_objective
 from grpo.objectives.surrogates import (
     clipped_ratio,
     clipped_weight,
@@ -22,6 +20,8 @@ from grpo.objectives.surrogates import (
 )
 from grpo.objectives.table import OBJECTIVES
 from grpo.objectives.tokens import Tokens
+from grpo.policy.objective_choice import choose_objective
+from grpo.recipe.sections import UpdateSection
 
 LENGTHS = (3, 1, 2, 2, 2)
 RATIOS = np.array([1.1, 0.7, 1.5, 1.25, 0.5, 1.3, 0.9, 0.95, 1.3, 1.3])

@@ -2,34 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import pytest
 import torch
 
-from grpo import attention, packing
-from grpo.attention import Trees, TreeShape
-from grpo.packing import pack
-from grpo.types import Branch, PromptTree
+from grpo.batching.pack import TreeShape, pack
+from grpo.records import Branch, PromptTree
 
 CPU = torch.device("cpu")
 END = 0
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-@pytest.fixture
-def shapes(monkeypatch: pytest.MonkeyPatch) -> list[TreeShape]:
-    """The tree shapes that `pack` asks its attention for."""
-    seen: list[TreeShape] = []
-
-    def make_trees(shapes: Sequence[TreeShape], device: torch.device) -> Trees:
-        seen.extend(shapes)
-        return attention.make_trees(shapes, device)
-
-    monkeypatch.setattr(packing, "make_trees", make_trees)
-    return seen
 
 
 def branch(*ids: int, advantage: float = 1.0, weight: float = 1.0) -> Branch:
@@ -44,7 +27,7 @@ TWO_TREES = (
 )
 
 
-def test_the_layout_by_hand(shapes: list[TreeShape]) -> None:
+def test_the_layout_by_hand() -> None:
     packed = pack(TWO_TREES, CPU)
     # First tree: prompt at 0-2, completion 20 21 (its end token is no input) at 3-4, nothing of the one-token
     # completion. Second tree: prompt at 5, its completion's first token at 6.
@@ -58,17 +41,20 @@ def test_the_layout_by_hand(shapes: list[TreeShape]) -> None:
     assert packed.sampler_logps.tolist() == [0.0, -0.125, -0.25, 0.0, 0.0, -0.125]
     # Three completions of three tokens, one and two.
     assert packed.completions.tolist() == [0, 0, 0, 1, 2, 2]
-    assert shapes == [TreeShape(0, 3, (2, 0)), TreeShape(5, 1, (1,))]
-    assert [shape.stop for shape in shapes] == [5, 7]
+    assert packed.shapes == (
+        TreeShape(0, 3, (2, 0)),
+        TreeShape(5, 1, (1,)),
+    )
+    assert [shape.stop for shape in packed.shapes] == [5, 7]
 
 
-def test_only_one_token_completions(shapes: list[TreeShape]) -> None:
+def test_only_one_token_completions() -> None:
     packed = pack([PromptTree((5, 6), (branch(1), branch(2), branch(3)))], CPU)
     assert packed.token_ids.tolist() == [[5, 6]]
     assert packed.targets.tolist() == [1, 2, 3]
     assert packed.predictors.tolist() == [1, 1, 1]
     assert packed.completions.tolist() == [0, 1, 2]
-    assert shapes == [TreeShape(0, 2, (0, 0, 0))]
+    assert packed.shapes == (TreeShape(0, 2, (0, 0, 0)),)
 
 
 def test_the_same_completion_twice_is_trained_on_twice() -> None:

@@ -18,15 +18,15 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
 from data.problem import Problem
-from grpo.config import ModelSection, RolloutSection, UpdateSection
 from grpo.errors import UserError
-from grpo.meter import Meter
 from grpo.objectives.tokens import Tokens
-from grpo.optimiser import learning_rate
-from grpo.policy import Policy, PolicySettings
-from grpo.types import Batch, Branch, Completion, Group, Prompt, PromptTree, ScoredGroup
-from grpo.world import SoleWorld
-from rewards.types import Outcome, Score
+from grpo.parallel.world import SoleWorld
+from grpo.phases import PhaseClock
+from grpo.policy.learning_rate import learning_rate
+from grpo.policy.policy import Policy, PolicySettings
+from grpo.recipe.sections import ModelSection, RolloutSection, UpdateSection
+from grpo.records import Batch, Branch, Completion, Group, Prompt, PromptTree, ScoredGroup
+from rewards.records import Outcome, Score
 
 END = 0
 NUM_STEPS = 10
@@ -48,7 +48,7 @@ def make_policy(folder: Path, *, dtype: str = "float32", temperature: float = 1.
         ),
         steps=NUM_STEPS,
     )
-    return Policy(folder, settings, SoleWorld(torch.device("cpu")), Meter())
+    return Policy(folder, settings, SoleWorld(torch.device("cpu")), PhaseClock())
 
 
 def branch(ids: Sequence[int], advantage: float, weight: float = 1.0) -> Branch:

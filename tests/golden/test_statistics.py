@@ -7,7 +7,7 @@ from itertools import combinations
 
 import pytest
 
-from grpo.statistics import Z95, majority_correct, mean_accuracy, pass_at_k, wilson
+from grpo.evaluation.estimates import Z95, majority_correct, mean_accuracy, pass_at_k, wilson
 
 
 def test_the_normal_quantile() -> None:

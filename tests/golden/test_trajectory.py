@@ -15,8 +15,9 @@ import pytest
 import torch
 from small import MAX_NEW_TOKENS, make_policy, save_model, scored_groups
 
-from grpo.batch import make_batch
-from grpo.lessons import draw_lessons
+from grpo.advantages.compute import compute_advantages
+from grpo.batching.micro_batches import make_batch
+from grpo.recipe.sections import advantage_of
 from rewards.spec import RewardSpec
 
 FILE = Path(__file__).with_name("trajectory.json")
@@ -48,8 +49,8 @@ def trajectory(changes: dict[str, object], folder: Path) -> dict[str, list[float
     rows = []
     for step in range(NUM_STEPS):
         groups = scored_groups(step)
-        lessons = draw_lessons(groups, policy.kl_costs(groups), REWARDS, update)
-        rows.append(policy.update(make_batch(lessons, update, MAX_NEW_TOKENS)))
+        credited_groups = compute_advantages(groups, policy.kl_costs(groups), REWARDS, advantage_of(update))
+        rows.append(policy.update(make_batch(credited_groups, update, MAX_NEW_TOKENS)))
     return {name: [row[name] for row in rows] for name in COMPARED if name in rows[0]}
 
 

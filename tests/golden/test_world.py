@@ -15,15 +15,15 @@ import pytest
 import torch
 
 from data.problem import Problem
-from grpo.batch import make_batch
-from grpo.config import ModelSection, RolloutSection, UpdateSection
-from grpo.lessons import draw_lessons
-from grpo.meter import Meter
-from grpo.policy import Policy, PolicySettings
-from grpo.types import Batch, Branch, Completion, Group, Prompt, PromptTree, ScoredGroup
-from grpo.world import DistributedWorld, SoleWorld, World, join_world, replicas_agree
+from grpo.advantages.compute import compute_advantages
+from grpo.batching.micro_batches import make_batch
+from grpo.parallel.world import DistributedWorld, SoleWorld, World, join_world, ranks_agree
+from grpo.phases import PhaseClock
+from grpo.policy.policy import Policy, PolicySettings
+from grpo.recipe.sections import ModelSection, RolloutSection, UpdateSection, advantage_of
+from grpo.records import Batch, Branch, Completion, Group, Prompt, PromptTree, ScoredGroup
+from rewards.records import Outcome, Score
 from rewards.spec import RewardSpec
-from rewards.types import Outcome, Score
 
 END = 0
 MAX_NEW_TOKENS = 8
@@ -82,7 +82,7 @@ def add_and_collect(world: World, folder: Path) -> dict[str, Any]:
     found["share"] = world.share("abcdefg")
     found["gathered"] = [world.gather(world.share(list(range(length)))) for length in range(6)]
     found["kept"] = world.gather(["a", None] if world.rank == 0 else [("b", {"c": 1.5})])
-    found["agree"] = [replicas_agree(world, 0.1), replicas_agree(world, [0.1, math.nextafter(0.1, 1)][world.rank])]
+    found["agree"] = [ranks_agree(world, 0.1), ranks_agree(world, [0.1, math.nextafter(0.1, 1)][world.rank])]
 
     both, one, neither = (torch.nn.Parameter(torch.full(shape, 9.0)) for shape in ((2, 2), (3,), (1,)))
     both.grad = torch.tensor([[[1.0, 2.0], [3.0, 4.0]], [[10.0, 20.0], [30.0, -4.0]]][world.rank])
@@ -170,13 +170,13 @@ def make_policy(world: World, folder: Path, changes: dict[str, object]) -> Polic
         RolloutSection(prompts_per_step=4, group_size=2, max_new_tokens=MAX_NEW_TOKENS, dtype="float32"),
         steps=10,
     )
-    return Policy(folder, settings, world, Meter())
+    return Policy(folder, settings, world, PhaseClock())
 
 
 def batch_of(world: World, policy: Policy, groups: Sequence[ScoredGroup]) -> Batch:
     costs = world.gather(policy.kl_costs(world.share(groups)))
-    lessons = draw_lessons(groups, costs, REWARDS, policy._settings.update)
-    return make_batch(lessons, policy._settings.update, MAX_NEW_TOKENS, world.size)
+    credited_groups = compute_advantages(groups, costs, REWARDS, advantage_of(policy._settings.update))
+    return make_batch(credited_groups, policy._settings.update, MAX_NEW_TOKENS, world.size)
 
 
 def train(world: World, folder: Path, changes: dict[str, object], steps: Sequence[tuple[ScoredGroup, ...]]) -> Any:
@@ -294,4 +294,4 @@ def test_a_process_alone_is_a_world(monkeypatch: pytest.MonkeyPatch) -> None:
     parameter.grad = torch.tensor([1.0, 2.0])
     world.sum_gradients([parameter])
     assert parameter.grad.tolist() == [1.0, 2.0]
-    assert replicas_agree(world, 0.3)
+    assert ranks_agree(world, 0.3)

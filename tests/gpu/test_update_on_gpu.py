@@ -14,16 +14,17 @@ import torch
 from small import ARCHITECTURES, MAX_NEW_TOKENS, SIZES, make_policy, scored_groups
 from torch import Tensor
 
-from grpo.attention import FlexTrees, TreeByTree, TreeShape
-from grpo.batch import make_batch
-from grpo.config import ModelSection
-from grpo.lessons import draw_lessons
-from grpo.network import Network
-from grpo.packing import pack
-from grpo.padded import padded_logprobs
-from grpo.policy import Policy
-from grpo.types import Branch, PromptTree
-from grpo.world import SoleWorld
+from grpo.advantages.compute import compute_advantages
+from grpo.batching.micro_batches import make_batch
+from grpo.batching.pack import TreeShape, pack
+from grpo.bench.padded import padded_logprobs
+from grpo.model.attention.cpu_trees import CpuTreeAttention
+from grpo.model.attention.flex_trees import FlexTreeAttention
+from grpo.model.network import Network
+from grpo.parallel.world import SoleWorld
+from grpo.policy.policy import Policy
+from grpo.recipe.sections import ModelSection, advantage_of
+from grpo.records import Branch, PromptTree
 from rewards.spec import RewardSpec
 
 pytestmark = [
@@ -62,8 +63,8 @@ def test_flex_trees_are_tree_by_tree(
     states = random_states(shapes[-1].stop, num_heads, num_kv, size)
     exact = [one.double().requires_grad_() for one in states]
     there = [one.to(GPU).requires_grad_() for one in states]
-    expected = TreeByTree(shapes)(*exact, 0.2)
-    found = FlexTrees(shapes, GPU)(*there, 0.2)
+    expected = CpuTreeAttention(shapes)(*exact, 0.2)
+    found = FlexTreeAttention(shapes, GPU)(*there, 0.2)
     pull = torch.randn(expected.shape, generator=torch.Generator().manual_seed(6))
     (expected * pull).sum().backward()
     (found * pull.to(GPU)).sum().backward()
@@ -86,7 +87,7 @@ def test_new_shapes_need_no_new_kernels() -> None:
         there = [one.to(GPU).requires_grad_() for one in random_states(shapes[-1].stop, 4, 2, 64)]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
-            FlexTrees(shapes, GPU)(*there, 0.2).sum().backward()
+            FlexTreeAttention(shapes, GPU)(*there, 0.2).sum().backward()
         num_graphs.append(counters["stats"]["unique_graphs"])
     assert num_graphs[-1] == num_graphs[8]
 
@@ -173,8 +174,10 @@ def trained(folder: Path, device: torch.device, compute: str, num_steps: int) ->
     rows = []
     for step in range(num_steps):
         groups = scored_groups(step)
-        lessons = draw_lessons(groups, policy.kl_costs(groups), REWARDS, policy._settings.update)
-        rows.append(policy.update(make_batch(lessons, policy._settings.update, MAX_NEW_TOKENS)))
+        credited_groups = compute_advantages(
+            groups, policy.kl_costs(groups), REWARDS, advantage_of(policy._settings.update)
+        )
+        rows.append(policy.update(make_batch(credited_groups, policy._settings.update, MAX_NEW_TOKENS)))
     return policy, rows
 
 

@@ -13,9 +13,9 @@ import yaml
 from toy import toy_recipe
 
 from grpo.cli import EXIT_USER_ERROR, main
-from grpo.config import parse_recipe
 from grpo.errors import EngineError
-from grpo.folder import RunFolder
+from grpo.recipe.load import parse_recipe
+from grpo.run.folder import RunFolder
 
 Refused = Callable[..., str]
 
@@ -158,7 +158,7 @@ def test_a_chat_template_for_a_model_without_one(refused: Refused) -> None:
 
 def test_a_disk_without_room(refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage("/")
-    monkeypatch.setattr("grpo.checkpoint.shutil.disk_usage", lambda path: usage._replace(free=1000))
+    monkeypatch.setattr("grpo.checkpoints.checkpoints.shutil.disk_usage", lambda path: usage._replace(free=1000))
     message = refused()
     assert "0.0 GiB free, and the checkpoints need" in message
 

@@ -31,12 +31,12 @@ from grpo.bench.side import Side, UpdateJob, matrices
 from grpo.bench.sides import OurUpdate, PaddedUpdate
 from grpo.bench.turns import SIDES, matmul_job, measure_updates, measure_updates_apart
 from grpo.bench.whole import StepJob, WholeStep
-from grpo.bench.work import FixedGroup, complete, draw_rewards, lessons, spread_lengths, synthetic_groups
+from grpo.bench.work import FixedGroup, complete, credited_groups, draw_rewards, spread_lengths, synthetic_groups
 from grpo.bench.worker import BenchError, Worker
 from grpo.cli import EXIT_INTERRUPTED, EXIT_USER_ERROR, main
-from grpo.config import UpdateSection
 from grpo.errors import UserError
-from grpo.types import Branch, PromptTree
+from grpo.recipe.sections import UpdateSection
+from grpo.records import Branch, PromptTree
 
 VOCABULARY = 90
 
@@ -166,10 +166,10 @@ def test_a_budget_only_cuts_the_work(tiny_model: Path) -> None:
 
 
 def test_every_completion_carries_a_signal(tiny_model: Path) -> None:
-    for lesson in lessons(uneven_groups(), UpdateSection(lr=1e-6)):
-        signs = {math.copysign(1, value) for value in lesson.of_completions if value}
+    for credited in credited_groups(uneven_groups(), UpdateSection(lr=1e-6)):
+        signs = {math.copysign(1, value) for value in credited.of_completions if value}
         assert signs == {1.0, -1.0}
-        assert all(lesson.of_completions)
+        assert all(credited.of_completions)
 
 
 def test_phases_add_up_and_each_takes_time(tiny_model: Path) -> None:

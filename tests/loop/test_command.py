@@ -44,7 +44,7 @@ def test_a_command_has_threads_wait_briefly_unless_the_user_says_how(own: dict[s
     script = """
 import os, torch
 from grpo.cli import main
-from grpo.rollout.vllm import _environment
+from grpo.rollout.engines.vllm_client import _environment
 def told():
     here = os.environ | _environment(torch.device("cpu"))
     return {name: value for name, value in here.items() if name.startswith(("OMP_", "GOMP_"))}

@@ -10,9 +10,9 @@ import pytest
 import torch
 from small import CPU, make_policy, random_trees, save_model
 
+from grpo.batching.pack import pack
 from grpo.errors import UserError
-from grpo.models import check_compiler
-from grpo.packing import pack
+from grpo.model.files import check_compiler
 
 needs_compiler = pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs g++, which is not installed")
 

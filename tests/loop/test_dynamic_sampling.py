@@ -20,18 +20,18 @@ from toy import toy_recipe
 
 from data.order import indices_for_step
 from data.problem import Problem
-from grpo.collector import Collector
-from grpo.config import parse_recipe
 from grpo.errors import RecipeError
-from grpo.filling import Drawn, rewards_differ, take_all, take_living
-from grpo.meter import Meter
-from grpo.prompts import PromptSet
-from grpo.rollout.engine import Request, Sampling, Written
-from grpo.rollout.rollouts import Rollouts
-from grpo.rollout.sync import LoadedOnce
-from grpo.types import Group, Prompt, ScoredGroup
-from grpo.world import SoleWorld
-from rewards.types import Outcome, Score
+from grpo.parallel.world import SoleWorld
+from grpo.phases import PhaseClock
+from grpo.recipe.load import parse_recipe
+from grpo.records import Group, Prompt, ScoredGroup
+from grpo.rollout.collect import Collector
+from grpo.rollout.dynamic_sampling import DrawnGroups, rewards_differ, select_all, select_living
+from grpo.rollout.engines.protocol import Request, Sampling, Written
+from grpo.rollout.generate import Rollouts
+from grpo.rollout.prompts import PromptSet
+from grpo.rollout.weight_sync.proof import LoadedOnce
+from rewards.records import Outcome, Score
 
 PER_STEP, MAX_ROUNDS = 4, 3
 PROMPTS = tuple(Prompt(Problem(f"toy/{i}", "?", "1", "integer", "toy", i), (i, 3)) for i in range(100))
@@ -110,10 +110,10 @@ def draw(
     *,
     prompts: PromptSet | None = None,
     engine: EchoEngine | None = None,
-) -> Drawn:
+) -> DrawnGroups:
     prompts = prompts or prompt_set()
-    rollouts = Rollouts(engine or EchoEngine(), LoadedOnce(), str, 0, Meter())  # type: ignore[arg-type]
-    fill = partial(take_living, num_groups=prompts.per_step, has_signal=rewards_differ)
+    rollouts = Rollouts(engine or EchoEngine(), LoadedOnce(), str, 0, PhaseClock())  # type: ignore[arg-type]
+    fill = partial(select_living, num_groups=prompts.per_step, has_signal=rewards_differ)
     collector = Collector(
         prompts,
         rollouts,
@@ -121,7 +121,7 @@ def draw(
         SoleWorld(torch.device("cpu")),
         Sampling(1.0, 8, (0,)),
         3,
-        take_all if prompts.max_rounds == 1 else fill,
+        select_all if prompts.max_rounds == 1 else fill,
     )
     return collector.draw(step)
 

@@ -12,14 +12,14 @@ from tiny import tiny_tokenizer
 from transformers import AutoModelForCausalLM
 
 from data.problem import Problem
-from grpo.config import RolloutSection
 from grpo.errors import SyncError
-from grpo.meter import Meter
-from grpo.rollout.engine import Request, Sampling, Written, derive_seed
-from grpo.rollout.rollouts import Draw, Rollouts
-from grpo.rollout.sync import LoadedOnce, WeightSync
-from grpo.rollout.transformers import TransformersEngine
-from grpo.types import Prompt
+from grpo.phases import PhaseClock
+from grpo.recipe.sections import RolloutSection
+from grpo.records import Prompt
+from grpo.rollout.engines.hugging_face import TransformersEngine
+from grpo.rollout.engines.protocol import Request, Sampling, Written, derive_seed
+from grpo.rollout.generate import GenerationPlan, Rollouts
+from grpo.rollout.weight_sync.proof import LoadedOnce, WeightSync
 
 SETTINGS = RolloutSection(prompts_per_step=2, group_size=2, max_new_tokens=16, dtype="float32")
 TOKENIZER = tiny_tokenizer()
@@ -168,13 +168,13 @@ def prompt(question: str) -> Prompt:
 
 
 def rollouts_of(engine: ScriptedEngine) -> Rollouts:
-    return Rollouts(engine, LoadedOnce(), TOKENIZER.decode, seed=3, meter=Meter())
+    return Rollouts(engine, LoadedOnce(), TOKENIZER.decode, seed=3, clock=PhaseClock())
 
 
 def test_text_leaves_out_the_end_token_and_what_follows_a_stop_string() -> None:
     ids = tuple(TOKENIZER("yes</answer>!").input_ids)
     engine = ScriptedEngine(written=[Written((*ids, 0), (-1.0,) * 14, "stop"), Written(ids[:3], (-1.0,) * 3, "length")])
-    draw = Draw(2, Sampling(1.0, 16, (0,), ("</answer>",)), "step 1")
+    draw = GenerationPlan(2, Sampling(1.0, 16, (0,), ("</answer>",)), "step 1")
     [group] = rollouts_of(engine).write([prompt("a")], draw)
     assert [completion.text for completion in group.completions] == ["yes</answer>", "yes"]
     assert group.completions[0].token_ids == (*ids, 0), "what was sampled is what is trained on"
@@ -182,7 +182,7 @@ def test_text_leaves_out_the_end_token_and_what_follows_a_stop_string() -> None:
 
 def test_groups_go_with_their_prompts_in_whatever_order_they_come() -> None:
     engine = ScriptedEngine(written=[Written((5, 0), (-1.0, -1.0), "stop")])
-    draw = Draw(1, Sampling(1.0, 16, (0,)), "step 1")
+    draw = GenerationPlan(1, Sampling(1.0, 16, (0,)), "step 1")
     groups = list(rollouts_of(engine).write([prompt("a"), prompt("b")], draw))
     assert [group.prompt.problem.question for group in groups] == ["b", "a"]
 
@@ -190,7 +190,7 @@ def test_groups_go_with_their_prompts_in_whatever_order_they_come() -> None:
 def test_seeds_differ_between_steps_prompts_and_completions_and_repeat_between_runs() -> None:
     def seeds(name: str) -> list[int]:
         engine = ScriptedEngine(written=[Written((0,), (-1.0,), "stop")])
-        draw = Draw(3, Sampling(1.0, 16, (0,)), name)
+        draw = GenerationPlan(3, Sampling(1.0, 16, (0,)), name)
         list(rollouts_of(engine).write([prompt("a"), prompt("a"), prompt("b")], draw))
         return [seed for request in engine.requests for seed in request.seeds]
 

@@ -9,14 +9,16 @@ import torch
 from tiny import tiny_tokenizer
 from toy import toy_recipe
 
-from grpo.checkpoint import Checkpoints, is_valid, list_checkpoints
-from grpo.config import CheckpointSection, parse_recipe
+from grpo.checkpoints.checkpoints import Checkpoints, list_checkpoints
+from grpo.checkpoints.manifest import is_valid
 from grpo.errors import UserError
-from grpo.folder import RunFolder, read_rows
-from grpo.meter import Meter
-from grpo.policy import Policy, PolicySettings
-from grpo.rollout.sync import transfer_folder
-from grpo.world import SoleWorld
+from grpo.parallel.world import SoleWorld
+from grpo.phases import PhaseClock
+from grpo.policy.policy import Policy, PolicySettings
+from grpo.recipe.load import parse_recipe
+from grpo.recipe.sections import CheckpointSection
+from grpo.rollout.weight_sync.transport import transfer_folder
+from grpo.run.folder import RunFolder, read_rows
 
 WORLD = SoleWorld(torch.device("cpu"))
 
@@ -25,11 +27,11 @@ WORLD = SoleWorld(torch.device("cpu"))
 def policy(tiny_model: Path) -> Policy:
     recipe = parse_recipe(toy_recipe(tiny_model, Path("run")), "toy")
     settings = PolicySettings(recipe.model, recipe.update, recipe.rollout, steps=9)
-    return Policy(tiny_model, settings, WORLD, Meter())
+    return Policy(tiny_model, settings, WORLD, PhaseClock())
 
 
 def checkpoints_in(folder: Path, keep: int) -> Checkpoints:
-    return Checkpoints(folder, CheckpointSection(every=1, keep=keep), 9, tiny_tokenizer(), WORLD, Meter())
+    return Checkpoints(folder, CheckpointSection(every=1, keep=keep), 9, tiny_tokenizer(), WORLD, PhaseClock())
 
 
 def test_torn_and_foreign_lines_are_left_out(tmp_path: Path) -> None:

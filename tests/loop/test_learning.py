@@ -11,18 +11,18 @@ from tiny import make_tiny_model, tiny_tokenizer
 from toy import lower_case_share
 
 from data.problem import Problem
-from grpo.batch import make_batch
-from grpo.config import ModelSection, RolloutSection, UpdateSection
-from grpo.lessons import draw_lessons
-from grpo.meter import Meter
+from grpo.advantages.compute import compute_advantages
+from grpo.batching.micro_batches import make_batch
 from grpo.objectives.table import OBJECTIVES
-from grpo.policy import Policy, PolicySettings
-from grpo.rollout.engine import Request, Sampling, Written, derive_seed
-from grpo.rollout.transformers import TransformersEngine
-from grpo.types import Completion, Group, Prompt, ScoredGroup
-from grpo.world import SoleWorld
+from grpo.parallel.world import SoleWorld
+from grpo.phases import PhaseClock
+from grpo.policy.policy import Policy, PolicySettings
+from grpo.recipe.sections import ModelSection, RolloutSection, UpdateSection, advantage_of
+from grpo.records import Completion, Group, Prompt, ScoredGroup
+from grpo.rollout.engines.hugging_face import TransformersEngine
+from grpo.rollout.engines.protocol import Request, Sampling, Written, derive_seed
+from rewards.records import Outcome, Score
 from rewards.spec import RewardSpec
-from rewards.types import Outcome, Score
 
 CPU = torch.device("cpu")
 NUM_STEPS = 28
@@ -44,7 +44,7 @@ def learn(model: Path, objective: str, seed: int) -> list[float]:
         prompts_per_step=NUM_PROMPTS, group_size=GROUP_SIZE, max_new_tokens=LENGTH, dtype="float32"
     )
     settings = PolicySettings(ModelSection(path=str(model), compute="fp32"), update, rollout, NUM_STEPS)
-    policy = Policy(model, settings, SoleWorld(CPU), Meter())
+    policy = Policy(model, settings, SoleWorld(CPU), PhaseClock())
     engine = TransformersEngine(model, rollout, device=CPU)
     tokenizer = tiny_tokenizer()
     means = []
@@ -57,8 +57,8 @@ def learn(model: Path, objective: str, seed: int) -> list[float]:
         scored = []
         for number, written in engine.generate(requests, Sampling(1.0, LENGTH, end_ids=(0,))):
             scored.append(score(PROMPTS[number], written, tokenizer, step))
-        lessons = draw_lessons(scored, policy.kl_costs(scored), REWARDS, update)
-        policy.update(make_batch(lessons, update, LENGTH))
+        credited_groups = compute_advantages(scored, policy.kl_costs(scored), REWARDS, advantage_of(update))
+        policy.update(make_batch(credited_groups, update, LENGTH))
         rewards = [reward for group in scored for reward in group.rewards]
         means.append(sum(rewards) / len(rewards))
     return means

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from grpo.errors import UserError
-from grpo.models import check_supported
+from grpo.model.files import check_supported
 
 SUPPORTED = [
     {},

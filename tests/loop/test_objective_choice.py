@@ -14,11 +14,11 @@ import yaml
 from toy import toy_recipe
 
 from grpo.cli import EXIT_USER_ERROR, main
-from grpo.config import UpdateSection, advantage_of, normalisation_of
 from grpo.errors import UserError
-from grpo.objectives.choose import choose_correction, choose_objective
 from grpo.objectives.table import OBJECTIVES
 from grpo.objectives.tokens import Tokens
+from grpo.policy.objective_choice import choose_correction, choose_objective
+from grpo.recipe.sections import UpdateSection, advantage_of, normalisation_of
 
 ASYMMETRIC = """
     from typing import Annotated

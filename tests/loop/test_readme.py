@@ -13,15 +13,15 @@ from typing import get_args
 import pytest
 import yaml
 
-from grpo.config import UpdateSection
-from grpo.metrics import DEFINITIONS
-from grpo.objectives.choose import choose_objective
 from grpo.objectives.corrections import CORRECTIONS
 from grpo.objectives.table import OBJECTIVES, Advantage
+from grpo.policy.objective_choice import choose_objective
+from grpo.recipe.sections import UpdateSection
+from grpo.run.metrics import DEFINITIONS
 from rewards.checkers import CHECKERS
 from rewards.options import OPTIONS_OF_REWARD
+from rewards.parts.user import load_function
 from rewards.policy import AnswerPolicy
-from rewards.user import load_function
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from processes import run_grpo
 
-from grpo.config import advantage_of, dump_recipe, load_recipe, normalisation_of, parse_recipe
+from grpo.recipe.load import dump_recipe, load_recipe, parse_recipe
+from grpo.recipe.sections import advantage_of, normalisation_of
 
 RECIPES = sorted((Path(__file__).parents[2] / "launch" / "recipes").glob("*.yaml"))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from grpo.schedule import is_due
+from grpo.recipe.interval import is_due
 
 
 @pytest.mark.parametrize(("every", "steps"), [(0, []), (1, [1, 2, 3, 4, 5, 6]), (2, [2, 4, 6]), (4, [4]), (7, [])])

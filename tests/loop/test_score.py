@@ -17,7 +17,7 @@ from toy import toy_recipe
 
 from grpo.cli import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USER_ERROR, parse
 from grpo.score.output import progress, short
-from grpo.score.row_judge import begun
+from grpo.score.row_scorer import begun
 from grpo.score.rows import batches, columns_needed, read_completions
 from rewards.jsonl import RowWriter
 from rewards.spec import RewardSpec

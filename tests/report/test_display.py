@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from grpo.display import Display, LiveDisplay, Pace, PlainDisplay, make_display, sparkline, visible
+from grpo.run.screen import Display, LiveDisplay, Pace, PlainDisplay, make_display, sparkline, visible
 
 ROW: dict[str, Any] = {
     "step": 12,

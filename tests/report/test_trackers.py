@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from grpo import trackers
-from grpo.trackers import Trackers, finite
+from grpo.run import trackers
+from grpo.run.trackers import Trackers, finite
 
 
 class Fake:

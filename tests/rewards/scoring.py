@@ -1,7 +1,7 @@
 """Short ways to write requests."""
 
-from rewards.judged import Judged
-from rewards.types import Response, ScoreRequest
+from rewards.parts.judged import Judged
+from rewards.records import Response, ScoreRequest
 
 
 def tagged(answer: str) -> str:

@@ -5,7 +5,7 @@ import pytest
 from rewards.checkers import judge
 from rewards.extract import extract
 from rewards.policy import AnswerPolicy
-from rewards.types import Outcome
+from rewards.records import Outcome
 
 TABLE = [
     ("percent", "value", "0.6", "60\\%", True),

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from rewards.checkers import gold_fault, judge
-from rewards.types import Outcome
+from rewards.records import Outcome
 
 RIGHT, WRONG, BAD, GOLD = Outcome.CORRECT, Outcome.WRONG, Outcome.MALFORMED, Outcome.GOLD_UNUSABLE
 

@@ -5,13 +5,13 @@ import json
 import pytest
 from code_golds import ADD, ADDING, programs, unit
 
-from rewards.checkers import code, find_checker, gold_fault, judge
-from rewards.checkers.code import MAX_ANSWER_CHARS, MAX_LIMIT_S
+from rewards.checkers import find_checker, gold_fault, judge, python_tests
+from rewards.checkers.python_tests import MAX_ANSWER_CHARS, MAX_LIMIT_S
 from rewards.errors import UnusableGoldError
-from rewards.pool import WorkerPool
+from rewards.records import Outcome
 from rewards.sandbox import run
-from rewards.types import Outcome
-from rewards.worker import Call, SetUp
+from rewards.workers.pool import WorkerPool
+from rewards.workers.worker import Call, SetUp
 
 RIGHT, WRONG, BAD, GOLD = Outcome.CORRECT, Outcome.WRONG, Outcome.MALFORMED, Outcome.GOLD_UNUSABLE
 CHECKER = find_checker("python_tests")
@@ -222,7 +222,9 @@ def test_nothing_is_judged_where_nothing_can_be_confined(monkeypatch):
 
 def test_many_tests_take_one_process(monkeypatch):
     started = []
-    monkeypatch.setattr(code, "Sandbox", lambda *arguments: started.append(arguments) or run.Sandbox(*arguments))
+    monkeypatch.setattr(
+        python_tests, "Sandbox", lambda *arguments: started.append(arguments) or run.Sandbox(*arguments)
+    )
     gold = unit(*(f"assert f({n}) == {n * n}" for n in range(300)))
     assert judge("python_tests", gold, "def f(n): return n * n").outcome is RIGHT
     assert len(started) == 1

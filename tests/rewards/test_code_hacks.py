@@ -12,11 +12,11 @@ from processes import wait_for
 from scoring import request
 
 from rewards.checkers import judge
-from rewards.pool import WorkerPool
+from rewards.records import Outcome
 from rewards.sandbox import run
 from rewards.spec import RewardSpec
-from rewards.types import Outcome
-from rewards.worker import Call, SetUp
+from rewards.workers.pool import WorkerPool
+from rewards.workers.worker import Call, SetUp
 
 RIGHT, WRONG = Outcome.CORRECT, Outcome.WRONG
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from rewards.records import Outcome, Response, ScoreRequest
 from rewards.scorer import Scorer
-from rewards.types import Outcome, Response, ScoreRequest
 from rewards.verify import Question, Verifier
 
 OWN = Path(__file__).parent / "pairs"

@@ -10,15 +10,15 @@ import math
 import pytest
 from scoring import judged, request_of
 
-from rewards.builtin import other_parts
 from rewards.checkers import judge
 from rewards.extract import extract
-from rewards.format import format_reward, is_well_formed
-from rewards.judged import Judged
 from rewards.options import FormatOptions, OverlongOptions, RepetitionOptions
-from rewards.repetition import repetition_penalty, repetition_reward
+from rewards.parts.builtin import other_parts
+from rewards.parts.format import format_reward, is_well_formed
+from rewards.parts.judged import Judged
+from rewards.parts.repetition import repetition_penalty, repetition_reward
+from rewards.records import Outcome, Response, ScoreRequest
 from rewards.spec import RewardSpec
-from rewards.types import Outcome, Response, ScoreRequest
 
 RIGHT, WRONG = Outcome.CORRECT, Outcome.WRONG
 PEERS_COSINE = {"r_correct_0": 1.0, "r_correct_max": 0.5, "r_wrong_0": -1.0, "r_wrong_max": -0.5, "exceed": None}

@@ -1,10 +1,10 @@
 import pytest
 
-from rewards.abstention import abstention_reward
 from rewards.extract import extract
-from rewards.judged import Judged
 from rewards.options import AbstentionOptions
-from rewards.types import Outcome, Response, ScoreRequest
+from rewards.parts.abstention import abstention_reward
+from rewards.parts.judged import Judged
+from rewards.records import Outcome, Response, ScoreRequest
 
 FIVE = {"right": 5.0, "right_with_rubbish": 4.0, "abstained": 3.0, "wrong": 2.0, "wrong_with_rubbish": 1.0}
 THOUGHT = "<think>work</think>"

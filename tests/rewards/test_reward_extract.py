@@ -3,7 +3,7 @@ import time
 import pytest
 
 from rewards.extract import extract
-from rewards.types import Outcome
+from rewards.records import Outcome
 
 NO, BAD = Outcome.NO_ANSWER, Outcome.MALFORMED
 ROWS = [

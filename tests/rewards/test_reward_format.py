@@ -2,9 +2,9 @@ import time
 
 import pytest
 
-from rewards.format import format_reward, is_well_formed, partial_credit
 from rewards.options import FormatOptions
-from rewards.types import Response, ScoreRequest
+from rewards.parts.format import format_reward, is_well_formed, partial_credit
+from rewards.records import Response, ScoreRequest
 
 GOOD = "<think>a</think><answer>b</answer>"
 ROWS = [

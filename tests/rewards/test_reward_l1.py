@@ -1,9 +1,9 @@
 import pytest
 from scoring import judged, request_of
 
-from rewards.l1 import l1_exact_reward, l1_max_reward
 from rewards.options import L1ExactOptions, L1MaxOptions
-from rewards.types import Outcome
+from rewards.parts.l1 import l1_exact_reward, l1_max_reward
+from rewards.records import Outcome
 
 RIGHT, WRONG = Outcome.CORRECT, Outcome.WRONG
 

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from rewards.identify import open_identifier, sentences
-from rewards.language import language_share
+from rewards.parts.identify import open_identifier, sentences
+from rewards.parts.language import language_share
 
 ROWS = [
     ("The sum is seventy one.", "en", 1.0, "all English"),

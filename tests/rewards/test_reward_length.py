@@ -3,9 +3,9 @@ import math
 import pytest
 from scoring import judged, request_of
 
-from rewards.length import cosine_reward, length_reward, overlong_reward
 from rewards.options import CosineOptions, LengthOptions, OverlongOptions
-from rewards.types import Outcome
+from rewards.parts.length import cosine_reward, length_reward, overlong_reward
+from rewards.records import Outcome
 
 RIGHT, WRONG = Outcome.CORRECT, Outcome.WRONG
 OTHERS = [outcome for outcome in Outcome if outcome is not RIGHT]

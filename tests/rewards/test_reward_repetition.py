@@ -3,7 +3,7 @@ import time
 import pytest
 
 from rewards.options import RepetitionOptions
-from rewards.repetition import repetition_penalty
+from rewards.parts.repetition import repetition_penalty
 
 ROWS = [
     ("", 3, 0.0, "empty"),

@@ -13,9 +13,9 @@ import psutil
 import pytest
 from processes import TESTS, environment, wait_for
 
-from rewards.limits import Budget
 from rewards.sandbox import run
 from rewards.sandbox.run import CodeError, Job, Sandbox, SandboxError, why_unavailable
+from rewards.workers.limits import Budget
 
 
 def replies(job, limit_s=5.0):

@@ -6,9 +6,9 @@ import pytest
 from scoring import request, tagged
 
 from rewards.policy import DEFAULT_POLICY, AnswerPolicy
+from rewards.records import Outcome
 from rewards.scorer import Scorer
 from rewards.spec import RewardSpec
-from rewards.types import Outcome
 
 
 def spec(name, weight=1.0, **options):

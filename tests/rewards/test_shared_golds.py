@@ -7,8 +7,8 @@ import pytest
 
 from data.sources import load_problems
 from data.spec import SourceSpec
+from rewards.records import Outcome, Response, ScoreRequest
 from rewards.scorer import Scorer
-from rewards.types import Outcome, Response, ScoreRequest
 
 REAL = Path(__file__).parents[3] / "shared" / "datasets"
 FILES = [

@@ -16,11 +16,11 @@ from rewards.errors import PoolError
 from rewards.inquiry import Inquiry
 from rewards.one_answer import _KEPT
 from rewards.policy import DEFAULT_POLICY
-from rewards.pool import CallResult
 from rewards.question_rows import judge_rows
-from rewards.types import Verdict
+from rewards.records import Verdict
 from rewards.verify import Question, Verifier, main, parse_policy, verify_answer
-from rewards.worker import Call
+from rewards.workers.pool import CallResult
+from rewards.workers.worker import Call
 
 BOMB = "10^{10^{10^{10}}}+1"
 ROWS = [

@@ -17,13 +17,13 @@ import psutil
 import pytest
 from scoring import request, tagged
 
-from rewards import worker_zygote
 from rewards.errors import PoolError
-from rewards.pool import WorkerPool
+from rewards.records import Outcome
 from rewards.scorer import Scorer
 from rewards.spec import RewardSpec
-from rewards.types import Outcome
-from rewards.worker import Call, SetUp
+from rewards.workers import zygote as worker_zygote
+from rewards.workers.pool import WorkerPool
+from rewards.workers.worker import Call, SetUp
 
 DEADLINE_S = 0.8
 HERE = Path(__file__).parent
@@ -49,7 +49,7 @@ def own_zygotes(but=()):
     found = []
     for child in psutil.Process().children():
         with contextlib.suppress(psutil.Error):
-            if "rewards.worker_zygote" in child.cmdline() and child not in but:
+            if "rewards.workers.zygote" in child.cmdline() and child not in but:
                 found.append(child)
     return found
 
@@ -240,9 +240,9 @@ def test_a_folder_that_holds_modules_of_the_standard_librarys_names(nobody_left,
     script.write_text(
         textwrap.dedent("""
         import sys
-        from rewards.pool import WorkerPool
+        from rewards.workers.pool import WorkerPool
         from rewards.spec import RewardSpec
-        from rewards.worker import Call, SetUp
+        from rewards.workers.worker import Call, SetUp
         from scoring import request
         sys.path[0] = sys.argv[1]
         with WorkerPool(1, 60.0, SetUp((RewardSpec(name="rewards_of_the_users:one"),))) as pool:
@@ -345,9 +345,9 @@ def test_a_stopped_trainer_leaves_no_call_spinning(tmp_path):
     code = """
         import json, os, signal, time, psutil
         from pathlib import Path
-        from rewards.pool import WorkerPool
+        from rewards.workers.pool import WorkerPool
         from rewards.spec import RewardSpec
-        from rewards.worker import Call, SetUp
+        from rewards.workers.worker import Call, SetUp
         from scoring import request
         if __name__ == "__main__":
             os.sched_setaffinity(0, list(os.sched_getaffinity(0))[:1])
@@ -393,7 +393,7 @@ def test_an_answer_of_too_little_memory_is_no_answer(nobody_left, name):
 
 
 def test_memory_errors_are_noticed_in_this_interpreter():
-    process = start_trainer("from rewards import limits; print(limits.is_memory_error_noticed())")
+    process = start_trainer("from rewards.workers import limits; print(limits.is_memory_error_noticed())")
     assert process.communicate() == (b"True\n", None)
 
 

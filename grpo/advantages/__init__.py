@@ -1,0 +1,1 @@
+"""From scores to an advantage for each token. Pure functions."""

@@ -1,0 +1,40 @@
+"""What makes a checkpoint whole: its files are listed with their hashes, and on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+MANIFEST = "manifest.json"
+
+
+def is_valid(folder: Path) -> bool:
+    """Whether every file that the manifest lists is there with the same hash."""
+    try:
+        manifest: dict[str, str] = json.loads((folder / MANIFEST).read_text())
+        return bool(manifest) and all(_hash(folder / name) == digest for name, digest in manifest.items())
+    except (OSError, ValueError):
+        return False
+
+
+def _hash(file: Path) -> str:
+    with file.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def flush_and_hash(file: Path) -> str:
+    """Put a file on the disk and return its SHA-256."""
+    with file.open("rb") as handle:
+        os.fsync(handle.fileno())
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def flush_folder(folder: Path) -> None:
+    """Put a folder's entries on the disk, so that a rename outlives a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

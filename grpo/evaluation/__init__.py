@@ -1,0 +1,1 @@
+"""Held-out evaluation: what is asked, what the answers say, and `grpo eval`."""

@@ -1,0 +1,1 @@
+"""The network that is trained: its files, log-probs, attention and adapters."""

@@ -1,0 +1,1 @@
+"""Attention over packed prompt trees, registered with transformers."""

@@ -1,0 +1,1 @@
+"""Ranks, threads and devices. The only room that talks to torch.distributed."""

@@ -1,0 +1,1 @@
+"""The update: what is optimised, how, and how fast."""

@@ -1,0 +1,1 @@
+"""What writes completions: the protocol, transformers in this process, vLLM in one of its own."""

@@ -1,0 +1,227 @@
+"""What a run tells: rows to its folder, a view to the screen, numbers to trackers, the report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+from data.templates import Template
+from grpo.evaluation.evaluator import Evaluation
+from grpo.parallel.world import World
+from grpo.phases import PhaseClock
+from grpo.recipe.interval import is_due
+from grpo.recipe.sections import Recipe
+from grpo.records import CreditedGroup, ScoredGroup
+from grpo.report import write_report
+from grpo.rollout.dynamic_sampling import DrawnGroups
+from grpo.run.folder import COMPLETIONS, EVALS, METRICS, RunFolder, read_rows
+from grpo.run.metrics import step_metrics
+from grpo.run.screen import Display
+from grpo.run.trackers import Trackers
+
+Row = dict[str, Any]
+_SHOWN = 2
+
+
+class RunLog(Protocol):
+    """What the loop says of itself."""
+
+    def describe(self, engine: Mapping[str, str]) -> None:
+        """Which engine writes the completions."""
+
+    def begin(self, step: int) -> None:
+        """Training starts, or goes on after `step`."""
+
+    def evaluation(self, step: int, found: Evaluation) -> None:
+        """An evaluation outside of a step: the one before training."""
+
+    def completions(self, step: int, drawn: DrawnGroups, credited_groups: Sequence[CreditedGroup]) -> None:
+        """Keep what was written and how it was judged, on all ranks, before anything is learnt from it."""
+
+    def step(
+        self,
+        step: int,
+        drawn: DrawnGroups,
+        credited_groups: Sequence[CreditedGroup],
+        stats: Mapping[str, float],
+        found: Evaluation | None,
+    ) -> None:
+        """A step is done; `credited_groups` are of what was kept of `drawn`, both those of all ranks."""
+
+    def finish(self) -> None:
+        """Training is over."""
+
+
+class MainLog:
+    """The log of the first rank: the one that writes."""
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        display: Display,
+        trackers: Trackers,
+        recipe: Recipe,
+        template: Template,
+        world: World,
+        clock: PhaseClock,
+    ) -> None:
+        self._folder = folder
+        self._display = display
+        self._trackers = trackers
+        self._recipe = recipe
+        self._template = template
+        self._world = world
+        self._clock = clock
+
+    def describe(self, engine: Mapping[str, str]) -> None:
+        facts = {"engine": dict(engine), "device": str(self._world.device), "num_ranks": self._world.size}
+        self._folder.describe_environment(facts)
+
+    def begin(self, step: int) -> None:
+        self._folder.rewind(step + 1 if step else 0)
+        if step >= self._recipe.run.steps:
+            self._display.message(f"already at step {step} of {self._recipe.run.steps}; set run.steps higher to go on")
+        elif step:
+            self._display.message(f"going on after step {step}, from the checkpoint in {self._folder.path}")
+
+    def evaluation(self, step: int, found: Evaluation) -> None:
+        self._write({"step": step, "time_unix": time.time(), **self._clock.lap(), **found.metrics}, found)
+
+    def completions(self, step: int, drawn: DrawnGroups, credited_groups: Sequence[CreditedGroup]) -> None:
+        self._folder.append(COMPLETIONS, self._drawn_rows(step, drawn, credited_groups))
+        rollout = self._recipe.rollout
+        if rollout.max_rounds > 1 and len(credited_groups) < rollout.prompts_per_step:
+            self._display.message(
+                f"step {step}: {len(credited_groups)} of {len(drawn.groups)} drawn groups have a signal, fewer than "
+                f"the {rollout.prompts_per_step} of a full batch (rollout.max_rounds={rollout.max_rounds})"
+            )
+
+    def step(
+        self,
+        step: int,
+        drawn: DrawnGroups,
+        credited_groups: Sequence[CreditedGroup],
+        stats: Mapping[str, float],
+        found: Evaluation | None,
+    ) -> None:
+        notes = worst_notes(self._world, self._clock)
+        lap = self._clock.lap()
+        num_tokens = sum(len(one.token_ids) for scored in drawn.groups for one in scored.group.completions)
+        row = {
+            "step": step,
+            "time_unix": time.time(),
+            **step_metrics(credited_groups, drawn.surplus, drawn.dead),
+            **stats,
+            **notes,
+            **lap,
+            "speed/tokens_per_s": num_tokens / lap["time/generate_s"],
+        }
+        self._write(row | (found.metrics if found else {}), found)
+        if self._tells(step, self._recipe.log.show_every):
+            self._display.completions(
+                step, best_and_worst(list(self._drawn_rows(step, drawn, credited_groups)), _SHOWN)
+            )
+        if self._tells(step, self._recipe.log.report_every):
+            write_report(self._folder.path)
+
+    def finish(self) -> None:
+        report = write_report(self._folder.path)
+        self._display.summary(list(read_rows(self._folder.path / METRICS)), report)
+
+    def _write(self, row: Row, found: Evaluation | None) -> None:
+        for source, groups in (found.scored if found else {}).items():
+            rows = (one for group in groups for one in completion_rows(row["step"], group, self._template))
+            self._folder.append(EVALS, ({**one, "source": source} for one in rows))
+        self._folder.append(METRICS, [row])
+        self._trackers.log(row["step"], row)
+        self._display.step(row)
+
+    def _drawn_rows(self, step: int, drawn: DrawnGroups, credited_groups: Sequence[CreditedGroup]) -> Iterator[Row]:
+        """`in_batch`: whether the completion is one of those that the step learns from, if only by being counted."""
+        for credited in credited_groups:
+            rows = completion_rows(step, credited.scored, self._template)
+            for row, advantage in zip(rows, credited.of_completions, strict=True):
+                yield {**row, "advantage": advantage, "in_batch": True}
+        for group in (*drawn.surplus, *drawn.dead):
+            for row in completion_rows(step, group, self._template):
+                yield {**row, "advantage": 0.0, "in_batch": False}
+
+    def _tells(self, step: int, every: int) -> bool:
+        """The first step is told of as well, so that the first look comes soon; unless nothing is to be told."""
+        return is_due(step, every) or (every > 0 and step == 1)
+
+
+class QuietLog:
+    """The log of every other rank: it hands its notes to the first and writes nothing."""
+
+    def __init__(self, world: World, clock: PhaseClock) -> None:
+        self._world = world
+        self._clock = clock
+
+    def describe(self, engine: Mapping[str, str]) -> None:
+        """All ranks have the same engine."""
+
+    def begin(self, step: int) -> None:
+        """The first rank rewinds the folder."""
+
+    def evaluation(self, step: int, found: Evaluation) -> None:
+        self._clock.lap()
+
+    def completions(self, step: int, drawn: DrawnGroups, credited_groups: Sequence[CreditedGroup]) -> None:
+        """The first rank has them all."""
+
+    def step(
+        self,
+        step: int,
+        drawn: DrawnGroups,
+        credited_groups: Sequence[CreditedGroup],
+        stats: Mapping[str, float],
+        found: Evaluation | None,
+    ) -> None:
+        worst_notes(self._world, self._clock)
+        self._clock.lap()
+
+    def finish(self) -> None:
+        """The first rank writes the report."""
+
+
+def worst_notes(world: World, clock: PhaseClock) -> dict[str, float]:
+    """What the parts noted since the last lap, each number the largest of all ranks."""
+    worst: dict[str, float] = {}
+    for notes in world.gather([clock.notes()]):
+        for name, value in notes.items():
+            worst[name] = max(value, worst.get(name, value))
+    return worst
+
+
+def completion_rows(step: int, scored: ScoredGroup, template: Template) -> Iterator[Row]:
+    """One row for each completion of a group, with everything that was decided about it."""
+    problem = scored.group.prompt.problem
+    for index, (completion, score) in enumerate(zip(scored.group.completions, scored.scores, strict=True)):
+        yield {
+            "step": step,
+            "problem_id": problem.id,
+            "index": index,
+            "question": problem.question,
+            "gold": problem.gold,
+            "checker": problem.checker,
+            "text": completion.text,
+            "finish": completion.finish,
+            "num_tokens": len(completion.token_ids),
+            "reward": score.reward,
+            "parts": dict(score.parts),
+            "outcome": score.outcome.value,
+            "reason": score.reason,
+            "answer": score.answer,
+            "cpu_s": score.cpu_s,
+            "opens_think": template.opens_think,
+            "answer_style": template.answer_style,
+        }
+
+
+def best_and_worst(rows: Sequence[Row], num: int) -> list[Row]:
+    """A few completions to look at: the best ones and the worst ones of a step, `num` in all."""
+    ordered = sorted(rows, key=lambda row: -row["reward"])
+    half = num // 2
+    return ordered[: num - half] + ordered[len(ordered) - half :]

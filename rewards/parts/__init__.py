@@ -1,0 +1,1 @@
+"""The rewards that a recipe may name, and the user's own."""

@@ -1,0 +1,1 @@
+"""Processes that judge, and that are killed when they take too long."""
