@@ -47,8 +47,7 @@ class Run:
 def open_run(recipe: Recipe) -> Iterator[Run]:
     """Check, then open everything; on the way out everything is closed, whatever happened inside."""
     with ExitStack() as stack:
-        world = join_world(recipe.run.device)
-        stack.callback(world.close)
+        world = stack.enter_context(join_world(recipe.run.device, recipe.run.rank_timeout_s))
         _check_world(recipe, world)
         say: Say = _print if world.rank == 0 else _silent
         clock = PhaseClock()

@@ -18,7 +18,7 @@ def train(run: Run) -> None:
     while step < recipe.run.steps:
         step += 1
         drawn = run.collector.draw(step)
-        costs = run.world.gather(run.policy.kl_costs(run.world.share(drawn.kept)))
+        costs = run.world.interleave(run.policy.kl_costs(run.world.stride(drawn.kept)))
         credited_groups = compute_advantages(drawn.kept, costs, recipe.rewards, advantage_of(recipe.update))
         run.log.completions(step, drawn, credited_groups)
         batches = make_batches(credited_groups, recipe.update, recipe.rollout.max_new_tokens, run.world.size)

@@ -25,8 +25,7 @@ def evaluate_model(recipe: Recipe, json_file: Path | None) -> None:
         raise UserError("eval.sources: empty; name a held-out source, such as {source: arithmetic, split: test}")
     with ExitStack() as stack:
         clock = PhaseClock()
-        world = join_world(recipe.run.device)
-        stack.callback(world.close)
+        world = stack.enter_context(join_world(recipe.run.device, recipe.run.rank_timeout_s))
         scorer = open_scoring(recipe, clock)
         stack.callback(scorer.close)
         inputs = prepare(recipe, scorer, print, for_training=False)

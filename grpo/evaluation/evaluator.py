@@ -72,8 +72,8 @@ class Evaluator:
 
     def _score(self, held_out: HeldOut, step: int) -> list[ScoredGroup]:
         draw = GenerationPlan(self._settings.num_completions, self._sampling, f"eval {held_out.name}")
-        groups = self._rollouts.write(self._world.share(held_out.prompts), draw)
-        return self._world.gather(self._scorer.score(groups, step))
+        groups = self._rollouts.write(self._world.stride(held_out.prompts), draw)
+        return self._world.interleave(self._scorer.score(groups, step))
 
 
 def set_names(specs: Sequence[SourceSpec]) -> list[str]:

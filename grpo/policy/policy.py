@@ -73,7 +73,7 @@ class Policy:
         """
         with self._clock.phase("update"):
             tally = TokenSums(self._settings.update.inner_epochs * len(batches))
-            shares = [[trees for trees in self._world.share(batch.micro_batches) if trees] for batch in batches]
+            shares = [[trees for trees in self._world.stride(batch.micro_batches) if trees] for batch in batches]
             proximal_logps = self._proximal_logps(shares, tally)
             num_skipped = 0
             for _ in range(self._settings.update.inner_epochs):

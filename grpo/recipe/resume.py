@@ -11,6 +11,7 @@ RESUMABLE = (
     "run.dir",
     "run.steps",
     "run.device",
+    "run.rank_timeout_s",
     "checkpoint",
     "log",
     "scoring.workers",

@@ -29,6 +29,8 @@ class RunSection(Section):
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     steps: Positive
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    rank_timeout_s: Annotated[float, Field(gt=0)] = 3600.0
+    """The longest that one rank waits for another: for the first one to write a checkpoint, say."""
 
 
 def _listed(value: object) -> object:

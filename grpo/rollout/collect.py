@@ -41,8 +41,8 @@ class Collector:
         how = GenerationPlan(self._group_size, self._sampling, f"step {step}")
         scored: list[ScoredGroup] = []
         for prompts in self._prompts.rounds(step):
-            groups = self._rollouts.write(self._world.share(prompts), how)
-            scored += self._world.gather(self._scorer.score(groups, step))
+            groups = self._rollouts.write(self._world.stride(prompts), how)
+            scored += self._world.interleave(self._scorer.score(groups, step))
             if len(self._fill(scored).kept) >= self._prompts.per_step:
                 break
         return self._fill(scored)

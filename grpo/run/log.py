@@ -189,7 +189,7 @@ class QuietLog:
 def worst_notes(world: World, clock: PhaseClock) -> dict[str, float]:
     """What the parts noted since the last lap, each number the largest of all ranks."""
     worst: dict[str, float] = {}
-    for notes in world.gather([clock.notes()]):
+    for notes in world.gather(clock.notes()):
         for name, value in notes.items():
             worst[name] = max(value, worst.get(name, value))
     return worst

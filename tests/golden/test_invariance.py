@@ -169,7 +169,7 @@ class OneOf(SoleWorld):
         self.rank, self.size = rank, size
         self.gradients: list[Tensor] = []
 
-    def share(self, items: Sequence[Any]) -> list[Any]:
+    def stride(self, items: Sequence[Any]) -> list[Any]:
         return list(items[self.rank :: self.size])
 
     def sum_gradients(self, parameters: Any) -> None:

@@ -61,8 +61,8 @@ def be_rank(rank: int, port: int, folder: Path, job: Job, arguments: Sequence[ob
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     world = join_world("cpu")
     assert isinstance(world, DistributedWorld)
-    torch.save(job(world, *arguments), folder / f"{rank}.pt")
-    world.close()
+    with world:
+        torch.save(job(world, *arguments), folder / f"{rank}.pt")
 
 
 def free_port() -> int:
@@ -79,9 +79,9 @@ def add_and_collect(world: World, folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = {"rank": world.rank, "size": world.size}
     found["sum"] = world.sum([[1.0, 0.5, -3.0], [2.0**-40, 0.25, 3.0]][world.rank])
     found["sum of nothing"] = world.sum([])
-    found["share"] = world.share("abcdefg")
-    found["gathered"] = [world.gather(world.share(list(range(length)))) for length in range(6)]
-    found["kept"] = world.gather(["a", None] if world.rank == 0 else [("b", {"c": 1.5})])
+    found["share"] = world.stride("abcdefg")
+    found["gathered"] = [world.interleave(world.stride(list(range(length)))) for length in range(6)]
+    found["kept"] = world.interleave(["a", None] if world.rank == 0 else [("b", {"c": 1.5})])
     found["agree"] = [ranks_agree(world, 0.1), ranks_agree(world, [0.1, math.nextafter(0.1, 1)][world.rank])]
 
     both, one, neither = (torch.nn.Parameter(torch.full(shape, 9.0)) for shape in ((2, 2), (3,), (1,)))
@@ -92,10 +92,15 @@ def add_and_collect(world: World, folder: Path) -> dict[str, Any]:
     found["gradients"] = [parameter.grad.tolist() for parameter in (both, one, neither)]  # type: ignore[union-attr]
     found["weights"] = [parameter.tolist() for parameter in (both, one, neither)]
 
+    found["one each"] = world.gather(f"from {world.rank}")
+    found["on the first"] = world.gather(world.gather_on_first(world.rank))
+    found["the first's"] = world.broadcast(f"from {world.rank}")
+    found["handed over"] = world.gather(world.exchange([f"{world.rank} to 0", ("x" * 5 * world.rank, {"to": 1})]))
     if world.rank == 0:
         time.sleep(0.3)
         (folder / "late").touch()
     world.barrier()
+    world.node_barrier()
     found["waited"] = (folder / "late").exists()
     return found
 
@@ -112,6 +117,10 @@ def test_what_ranks_add_and_collect(tmp_path: Path) -> None:
         "sum of nothing": [],
         "gathered": [list(range(length)) for length in range(6)],
         "kept": ["a", ("b", {"c": 1.5}), None],
+        "one each": ["from 0", "from 1"],
+        "on the first": [[0, 1], []],
+        "the first's": "from 0",
+        "handed over": [["0 to 0", "1 to 0"], [("", {"to": 1}), ("xxxxx", {"to": 1})]],
         "agree": [True, False],  # the next number after 0.1 is another number
         # 1 + 10, 2 + 20, 3 + 30, 4 - 4; a gradient that one rank lacks is the other's; one that both lack is zero.
         "gradients": [[[11.0, 22.0], [33.0, 0.0]], [0.5, -0.5, 7.0], [0.0]],
@@ -174,7 +183,7 @@ def make_policy(world: World, folder: Path, changes: dict[str, object]) -> Polic
 
 
 def batch_of(world: World, policy: Policy, groups: Sequence[ScoredGroup]) -> Batch:
-    costs = world.gather(policy.kl_costs(world.share(groups)))
+    costs = world.interleave(policy.kl_costs(world.stride(groups)))
     credited_groups = compute_advantages(groups, costs, REWARDS, advantage_of(policy._settings.update))
     return make_batch(credited_groups, policy._settings.update, MAX_NEW_TOKENS, world.size)
 
@@ -189,7 +198,7 @@ def train(world: World, folder: Path, changes: dict[str, object], steps: Sequenc
     rows, sizes = [], []
     for groups in steps:
         batch = batch_of(world, policy, groups)
-        sizes.append([sum(tree.num_tokens for tree in trees) for trees in world.share(batch.micro_batches)])
+        sizes.append([sum(tree.num_tokens for tree in trees) for trees in world.stride(batch.micro_batches)])
         rows.append(policy.update(batch))
     first = gradients[: len(list(policy._model.parameters()))]
     return {"sizes": sizes, "gradients": first, "rows": rows, "weights": weights_of(policy)}
@@ -289,7 +298,7 @@ def test_a_process_alone_is_a_world(monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(world, SoleWorld)
     assert (world.rank, world.size, world.device.type) == (0, 1, "cpu")
     assert world.sum([1.5, -2.0]) == [1.5, -2.0]
-    assert world.gather(world.share([4, 5, 6])) == [4, 5, 6]
+    assert world.interleave(world.stride([4, 5, 6])) == [4, 5, 6]
     parameter = torch.nn.Parameter(torch.ones(2))
     parameter.grad = torch.tensor([1.0, 2.0])
     world.sum_gradients([parameter])
