@@ -33,8 +33,8 @@ class OurUpdate(Side):
         forward = self.clock.timed("forward", network.logprobs)
         timed_step = self.clock.timed("optimiser", step)
 
-        def logprobs(packed: Packed, temperature: float) -> tuple[Tensor, Tensor]:
-            logps, entropies = forward(packed, temperature)
+        def logprobs(packed: Packed, temperature: float, *, entropy: bool = True) -> tuple[Tensor, Tensor]:
+            logps, entropies = forward(packed, temperature, entropy=entropy)
             self._weighed.append((packed.advantages * packed.weights * logps.detach()).sum())
             return logps, entropies
 

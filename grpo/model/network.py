@@ -12,7 +12,8 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from grpo.batching.pack import Packed
-from grpo.model.attention.register import TREE_ATTENTION, make_tree_attention
+from grpo.model.attention.register import TREE_ATTENTION, choose_attention, make_tree_attention
+from grpo.model.compilation import compile_options
 from grpo.model.logprobs import token_logprobs
 from grpo.recipe.sections import ModelSection
 
@@ -25,7 +26,7 @@ amplified, with both sides' rounding, until it drowns what it is to show; at its
 class Reference(Protocol):
     """The frozen policy that the KL is taken to."""
 
-    def logprobs(self, packed: Packed, temperature: float) -> tuple[Tensor, Tensor]:
+    def logprobs(self, packed: Packed, temperature: float, *, entropy: bool = True) -> tuple[Tensor, Tensor]:
         """As `Network.logprobs`."""
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -53,6 +54,7 @@ class Network:
         self._settings = settings
         self._device = device
         self._autocasts = settings.compute == "bf16"
+        self.attention = choose_attention(settings.attention, device)
 
     @property
     def trained(self) -> list[torch.nn.Parameter]:
@@ -68,19 +70,27 @@ class Network:
     def compile_layers(self) -> None:
         """Fuse what each layer computes beside its large products; their shapes may change from call to call."""
         for layer in self.model.base_model.layers:
-            layer.compile(dynamic=True)
+            layer.compile(dynamic=True, **compile_options())
 
-    def logprobs(self, packed: Packed, temperature: float) -> tuple[Tensor, Tensor]:
-        """Log-probs and entropies of the completion tokens, both (N,), in nats."""
+    def logprobs(self, packed: Packed, temperature: float, *, entropy: bool = True) -> tuple[Tensor, Tensor]:
+        """Log-probs and entropies of the completion tokens, both (N,), in nats; without `entropy` those are NaN, and
+        cost nothing. On a GPU nothing here waits for the device."""
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._autocasts):
             hidden = self.model.base_model(
                 input_ids=packed.token_ids,
                 position_ids=packed.position_ids,
                 use_cache=False,
-                tree_attention=make_tree_attention(packed.shapes, self._device),
+                tree_attention=make_tree_attention(packed.shapes, self._device, self.attention),
             ).last_hidden_state[0]
             head = self.model.get_output_embeddings()
-            return token_logprobs(hidden[packed.predictors], packed.targets, head, temperature)
+            return token_logprobs(
+                hidden[packed.predictors],
+                packed.targets,
+                head,
+                temperature,
+                entropy=entropy,
+                precision=self._settings.head,
+            )
 
     def reference(self, moves: bool) -> Reference:
         """What the model's files hold, frozen. `moves`: it is to become the policy of a later step now and then."""
