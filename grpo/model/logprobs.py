@@ -29,13 +29,13 @@ def token_logprobs(
     precision: HeadPrecision = "bf16",
     chunk_tokens: int = CHUNK_TOKENS,
     saved_bytes: int = MAX_SAVED_LOGIT_BYTES,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor | None]:
     """Log-prob of each target and entropy of its distribution, both (N,), float32, in nats, both differentiable.
 
     `hidden` (N, D) are the last hidden states that predict `targets` (N,); `head` is a linear layer from D to V.
     Logits are divided by `temperature`, as the engine does when it samples, and normalised in float32. They are made
     `chunk_tokens` rows at a time, so that the peak is chunk_tokens x V, and what the backward pass needs of them at
-    most `saved_bytes`, however large N is. Without `entropy` none is computed, and all of them are NaN.
+    most `saved_bytes`, however large N is. Without `entropy` none is computed.
 
     Under autocast the head multiplies in the type that autocast has, or, with `precision` fp32, in float32. Products
     of bf16 matrices are handed on in float32 where the device can (CUDA); elsewhere (a CPU) logits are rounded to bf16.
@@ -50,7 +50,7 @@ def token_logprobs(
         logps, entropies = TokenLogprobs.apply(  # type: ignore[no-untyped-call]
             hidden.to(dtype), head.weight, head.bias, targets, temperature, entropy, chunk_tokens, room
         )
-    return logps, entropies
+    return logps, entropies if entropy else None
 
 
 class TokenLogprobs(torch.autograd.Function):
@@ -97,7 +97,7 @@ class TokenLogprobs(torch.autograd.Function):
             room -= size_bytes if keeps else 0
             kept.append(logits if keeps else None)
         if not entropy:
-            ctx.mark_non_differentiable(entropies.fill_(torch.nan))
+            ctx.mark_non_differentiable(entropies)
         ctx.save_for_backward(hidden, weight, bias, targets, log_norms, entropies)
         ctx.set_materialize_grads(False)
         ctx.kept, ctx.temperature, ctx.chunk_tokens = kept, temperature, chunk_tokens

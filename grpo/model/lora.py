@@ -128,7 +128,7 @@ class _AdaptersOff:
         self._network = network
         self._peft = peft_model
 
-    def logprobs(self, packed: Packed, temperature: float, *, entropy: bool = True) -> tuple[Tensor, Tensor]:
+    def logprobs(self, packed: Packed, temperature: float, *, entropy: bool = False) -> tuple[Tensor, Tensor | None]:
         with self._peft.disable_adapter():
             return self._network.logprobs(packed, temperature, entropy=entropy)
 
@@ -146,7 +146,7 @@ class _FrozenAdapters:
         self._network = network
         self._peft = peft_model
 
-    def logprobs(self, packed: Packed, temperature: float, *, entropy: bool = True) -> tuple[Tensor, Tensor]:
+    def logprobs(self, packed: Packed, temperature: float, *, entropy: bool = False) -> tuple[Tensor, Tensor | None]:
         self._peft.set_adapter(REFERENCE, inference_mode=True)
         try:
             return self._network.logprobs(packed, temperature, entropy=entropy)

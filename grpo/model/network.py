@@ -26,7 +26,7 @@ amplified, with both sides' rounding, until it drowns what it is to show; at its
 class Reference(Protocol):
     """The frozen policy that the KL is taken to."""
 
-    def logprobs(self, packed: Packed, temperature: float, *, entropy: bool = True) -> tuple[Tensor, Tensor]:
+    def logprobs(self, packed: Packed, temperature: float, *, entropy: bool = False) -> tuple[Tensor, Tensor | None]:
         """As `Network.logprobs`."""
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -72,9 +72,11 @@ class Network:
         for layer in self.model.base_model.layers:
             layer.compile(dynamic=True, **compile_options())
 
-    def logprobs(self, packed: Packed, temperature: float, *, entropy: bool = True) -> tuple[Tensor, Tensor]:
-        """Log-probs and entropies of the completion tokens, both (N,), in nats; without `entropy` those are NaN, and
-        cost nothing. On a GPU nothing here waits for the device."""
+    def logprobs(self, packed: Packed, temperature: float, *, entropy: bool = False) -> tuple[Tensor, Tensor | None]:
+        """Log-probs and, where asked for, entropies of the completion tokens, both (N,), in nats.
+
+        On a GPU nothing here waits for the device.
+        """
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._autocasts):
             hidden = self.model.base_model(
                 input_ids=packed.token_ids,
