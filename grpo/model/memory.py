@@ -7,6 +7,7 @@ compiling saves fewer. What is left out: a CUDA context (about 0.5 GiB) and the 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -212,12 +213,16 @@ def _head_norm_bytes(shape: ModelShape, compute: int) -> int:
 
 
 def logits_bytes(shape: ModelShape, settings: ModelSection, num_predicted: int) -> int:
-    """The output head at work: logits that wait, one chunk of them beside two copies in fp32 (its probabilities and its
-    gradient), and the hidden states that predict, in fp32 and twice in the type of the products."""
-    compute = _compute_bytes(settings)
-    waiting = min(MAX_SAVED_LOGIT_BYTES, num_predicted * shape.vocabulary * compute)
-    chunk = min(CHUNK_TOKENS, num_predicted) * shape.vocabulary * (compute + 2 * FP32)
-    return waiting + chunk + num_predicted * shape.hidden * (FP32 + 2 * compute)
+    """The output head at work on a GPU: whole chunks of logits that wait, one beside two copies (its probabilities and
+    its gradient), all in fp32, and the hidden states that predict, in fp32 and twice in the type of the products."""
+    chunk = min(CHUNK_TOKENS, num_predicted) * shape.vocabulary * FP32
+    num_waiting = min(MAX_SAVED_LOGIT_BYTES // chunk, math.ceil(num_predicted / CHUNK_TOKENS))
+    return (num_waiting + 3) * chunk + num_predicted * shape.hidden * (FP32 + 2 * _head_bytes(settings))
+
+
+def _head_bytes(settings: ModelSection) -> int:
+    """Of a number in the output head's products."""
+    return FP32 if settings.head == "fp32" else _compute_bytes(settings)
 
 
 def _compute_bytes(settings: ModelSection) -> int:
@@ -228,7 +233,8 @@ def _compute_copies(shape: ModelShape, settings: ModelSection) -> int:
     """None where there is no autocast, or where the matrices are frozen, and held in bf16 as they are."""
     if settings.compute == "fp32" or settings.lora:
         return 0
-    return BF16 * (shape.layers * shape.layer_matrix_weights + shape.embedding_weights)
+    head = shape.embedding_weights if settings.head == "bf16" else 0
+    return BF16 * (shape.layers * shape.layer_matrix_weights + head)
 
 
 def engine_memory(gpu_bytes: int, gpu_memory_frac: float) -> int:

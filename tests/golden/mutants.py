@@ -257,6 +257,10 @@ MUTANTS = (
         "precision",
         "head_precision",
     ),
+    _mutant("weights counted without biases", "model", "return biases + self", "return self", "memory"),
+    _mutant("a norm keeps its input alone", "model", "return 2 * FP32 * width + FP32", "return FP32 * width", "memory"),
+    _mutant("one moment", "model", "optimiser=2 * FP32 * trained", "optimiser=FP32 * trained", "memory"),
+    _mutant("autocast copies nothing", "model", "return BF16 * (shape.layers", "return 0 * (shape.layers", "memory"),
     _mutant("the bias learns from the last chunk", "model", "grad_bias += logits", "grad_bias = logits", "logprobs"),
     _mutant("all logits wait", "model", "keeps = size_bytes <= room", "keeps = True", "logprobs"),
     _mutant(

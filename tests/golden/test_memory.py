@@ -162,10 +162,15 @@ def test_a_token_by_hand() -> None:
     # Or the inputs of three layers, 4 x 4, and one layer's whole set.
     recomputed = BF16.model_copy(update={"gradient_checkpointing": True})
     assert activation_bytes(shape, recomputed) == 3 * 16 + 212 + 8 + 32 + 36
-    # 7 rows of 10 logits in bf16 wait; a chunk of as many beside two in fp32; 7 states in fp32 and twice in bf16.
-    assert logits_bytes(shape, BF16, 7) == 7 * 20 + 7 * 10 * (2 + 8) + 7 * 4 * 8
-    # No more than 256 MiB wait, and a chunk is 512 rows.
-    assert logits_bytes(shape, BF16, 2**24) == 2**28 + 512 * 10 * 10 + 2**24 * 4 * 8
+    # 7 rows of 10 logits in fp32 wait, and as many stand beside two copies; 7 states in fp32 and twice in bf16.
+    assert logits_bytes(shape, BF16, 7) == 4 * 7 * 40 + 7 * 4 * 8
+    # A chunk is 512 rows, 20,480 bytes; of them 13,107 are no more than 256 MiB.
+    assert logits_bytes(shape, BF16, 2**24) == (13_107 + 3) * 20_480 + 2**24 * 4 * 8
+    # With the head in fp32 its states are too, and it has no copy.
+    in_fp32 = BF16.model_copy(update={"head": "fp32"})
+    assert logits_bytes(shape, in_fp32, 7) == 4 * 7 * 40 + 7 * 4 * 12
+    copies = [trainer_memory(shape, one, 7).compute_copies for one in (BF16, in_fp32)]
+    assert copies[0] - copies[1] == 2 * 10 * 4
 
 
 def test_a_real_model_by_hand() -> None:
