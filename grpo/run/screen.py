@@ -9,20 +9,17 @@ import math
 import sys
 import unicodedata
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
-from grpo.report.evaluations import Interval, source_changes
-from grpo.report.panels import part_names
-from grpo.report.read import number
-from grpo.report.scale import shown, signed
+from grpo.evaluation.changes import SourceChange, source_changes, told
+from grpo.report.formats import bounds, shown, signed
+from grpo.rows import Row, number, part_names
 
 if TYPE_CHECKING:
     from rich.console import Group
-
-Row = Mapping[str, Any]
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _ASCII_BLOCKS = "_.-:=+*#"
@@ -63,9 +60,9 @@ class Display(ABC):
         for row in rows:
             self.message("\n".join(completion_lines(step, row)))
 
-    def summary(self, rows: Sequence[Row], report: Path) -> None:
+    def summary(self, changes: Sequence[SourceChange], report: Path) -> None:
         """Show held-out metrics before and after the run, and where the report lies."""
-        self.message("\n".join([*summary_lines(rows), f"report: {report}"]))
+        self.message("\n".join([*summary_lines(changes), f"report: {report}"]))
 
 
 def make_display(total_steps: int, start_step: int, stream: TextIO | None = None) -> Display:
@@ -224,29 +221,31 @@ def evaluation_lines(row: Row, total_steps: int) -> list[str]:
     ]
 
 
-def summary_lines(rows: Sequence[Row]) -> list[str]:
-    """A small table for each source: metric, first evaluation, last evaluation, change."""
+def summary_lines(changes: Sequence[SourceChange]) -> list[str]:
+    """For each source a small table (metric, first evaluation, last evaluation, change), and what follows from it."""
     lines: list[str] = []
-    for change in source_changes(rows):
+    for change in changes:
         lines.append(_table_line(change.source, "before", "after", "change"))
         for one in change.changes:
             before = "-" if one.before is None else shown(one.before, one.is_share)
             delta = "-" if one.before is None else signed(one.after - one.before, one.is_share)
             lines.append(_table_line(f"  {one.label}", before, shown(one.after, one.is_share), delta))
             if one.metric == "accuracy":
-                ends = (change.accuracy[0], change.accuracy[-1])
-                lines.append(_table_line("    95% interval", *(_bounds(interval) for interval in ends)))
+                lines.append(_interval_line(change))
+        lines += [f"  {told(change.paired)}"] if change.paired else []
     return lines
+
+
+def _interval_line(change: SourceChange) -> str:
+    """The intervals of the two accuracies, and that of the change where problems could be paired."""
+    ends = (change.accuracy[0].interval, change.accuracy[-1].interval)
+    before, after = ("-" if end is None else bounds(end) for end in ends)
+    paired = bounds(change.paired.difference, signs=True) if change.paired else ""
+    return _table_line("    95% interval", before, after, paired)
 
 
 def _table_line(label: str, before: str, after: str, change: str = "") -> str:
     return f"{label:<20}{before:>15}{after:>15}{change:>15}".rstrip()
-
-
-def _bounds(interval: Interval) -> str:
-    if interval.low is None or interval.high is None:
-        return "-"
-    return f"{100 * interval.low:.1f} to {100 * interval.high:.1f}"
 
 
 def completion_lines(step: int, row: Row) -> list[str]:
