@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from grpo.evaluation.estimates import Interval, PairedChange, paired_change
-from grpo.rows import Row, keys_of, number
+from grpo.row_values import Row, keys_of, number
 
 _ORDER = ("accuracy", "pass_at", "maj_at", "format_frac", "length_tokens")
 _BESIDE_OTHERS = ("accuracy_low", "accuracy_high", "num_problems")

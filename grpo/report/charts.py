@@ -62,7 +62,7 @@ class Chart:
 
     @property
     def spoken(self) -> str:
-        """The chart in one sentence, for those who do not see it."""
+        """The chart in one sentence, for screen readers."""
         told = (
             f"{curve.name} {shown(curve.smooth[0], self.percent)} to {shown(curve.smooth[-1], self.percent)}"
             for curve in self.curves
@@ -71,7 +71,7 @@ class Chart:
 
 
 def plots(charts: Sequence[Chart]) -> list[figure]:
-    """A plot for each chart. Their step axes are one, so that to zoom in one plot is to zoom in all."""
+    """A plot for each chart. They share one axis of steps, so that zooming in one of them zooms in all."""
     steps = [step for chart in charts for curve in chart.curves for step in curve.steps]
     first, last = min(steps, default=0), max(steps, default=1)
     margin = max(0.5, 0.01 * (last - first))
@@ -151,7 +151,7 @@ def _draw_bars(plot: figure, chart: Chart) -> None:
 
 
 def _add_read_out(plot: figure, chart: Chart, at: float) -> None:
-    """One box that names the values of all curves under the pointer, by an unseen line that the pointer can hit."""
+    """Show the values of all curves in one box under the pointer, which finds its step on an invisible line."""
     data = readings(chart)
     source = ColumnDataSource({**data, "at": [at] * len(data["step"])})
     unseen = plot.line("step", "at", source=source, color=QUIET, alpha=0)
@@ -161,7 +161,7 @@ def _add_read_out(plot: figure, chart: Chart, at: float) -> None:
 
 
 def readings(chart: Chart) -> dict[str, list[float] | list[str]]:
-    """The values to read out, as text by step: of many steps the means over neighbours."""
+    """What the box under the pointer says, by step; where there are many steps, means over neighbouring ones."""
     steps = sorted({step for curve in chart.curves for step in curve.steps})
     parts = [[steps[i] for i in part] for part in buckets(len(steps), _MAX_READINGS)]
     columns: dict[str, list[float] | list[str]] = {

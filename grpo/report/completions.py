@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from grpo.evaluation.changes import SourceChange
-from grpo.rows import Row, number, read_rows, steps_in
+from grpo.row_values import Row, number
+from grpo.rows import read_rows, steps_in
 
 _NUM_STEPS = 5
 _MAX_PIECES = 40
@@ -27,7 +28,7 @@ class StepPick:
     by_outcome: dict[str, Row] = field(default_factory=dict)
 
     def see(self, row: Row) -> None:
-        """Take notice of one more completion of the step; of equals the first one stays."""
+        """Count one more completion of the step, and keep it where it is better or worse than all before it."""
         self.num_rows += 1
         self.by_outcome.setdefault(str(row.get("outcome")), row)
         reward = number(row, "reward")
@@ -64,7 +65,7 @@ def spread(steps: Sequence[int], count: int = _NUM_STEPS) -> list[int]:
 
 
 def pick(file: Path) -> list[StepPick]:
-    """The completions to show, of steps spread over the run, in two passes over the file."""
+    """The completions to show, of steps spread over the run. The file is read twice, never held in memory."""
     picks = {step: StepPick(step) for step in spread(steps_in(file))}
     for row in read_rows(file, picks):
         picks[row["step"]].see(row)
@@ -72,7 +73,7 @@ def pick(file: Path) -> list[StepPick]:
 
 
 def flips(file: Path, sources: Sequence[SourceChange]) -> list[Flip]:
-    """For each source one problem that was gained and one that was lost, where there are any."""
+    """For each source one problem that became right and one that became wrong, where there are any."""
     asked = {
         (change.source, ids[0]): became_right
         for change in sources

@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 
 from grpo.evaluation.estimates import Interval
-from grpo.rows import Row, number
+from grpo.row_values import Row, number
 
 _SMOOTH_FROM = 12
 """Shorter curves are drawn as they are."""

@@ -9,12 +9,12 @@ from statistics import fmean
 
 from grpo.evaluation.changes import SourceChange, told
 from grpo.report.formats import bounds, shown
-from grpo.report.read import Run
-from grpo.rows import Row, number
+from grpo.report.read import RunFiles
+from grpo.row_values import Row, number
 
 _NUM_ENDS = 5
 _MAX_NAMED = 3
-"""At the top, no more sources than this are named."""
+"""So many held-out sources are named at the top; the tables below have all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Tile:
     percent: bool
 
 
-def facts(run: Run) -> dict[str, str]:
+def facts(run: RunFiles) -> dict[str, str]:
     """What was trained, with what and for how long; empty where the folder does not say."""
     model, engine = run.recipe.get("model"), run.environment.get("engine")
     return {
@@ -51,7 +51,7 @@ def facts(run: Run) -> dict[str, str]:
 
 
 def _wall_time(rows: Sequence[Row]) -> str:
-    """From the first to the last row, and the first row's own step before it."""
+    """From the first row to the last, plus the time of the step that the first row is of."""
     times = [time for row in rows if (time := number(row, "time_unix")) is not None]
     if not times:
         return ""
@@ -60,7 +60,7 @@ def _wall_time(rows: Sequence[Row]) -> str:
 
 
 def ends(rows: Sequence[Row], key: str) -> Ends | None:
-    """Means over the first and the last five values, fewer where a run has less than ten."""
+    """Means over the first and the last five values; where there are less than ten, over half of them each."""
     values = [value for row in rows if (value := number(row, key)) is not None]
     if not values:
         return None

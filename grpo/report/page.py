@@ -22,13 +22,14 @@ from grpo.report.completions import cut, flips, pick, pieces
 from grpo.report.formats import bounds, shown, signed
 from grpo.report.headline import facts, tiles, verdict
 from grpo.report.panels import OUTCOME_COLOURS, sections
-from grpo.report.read import Run
-from grpo.rows import COMPLETIONS, EVALS, number, read_rows
+from grpo.report.read import RunFiles
+from grpo.row_values import number
+from grpo.rows import COMPLETIONS, EVALS, read_rows
 
 _LIBRARY = "server/static/js/bokeh.min.js"
 
 
-def page_of(run: Run) -> str:
+def page_of(run: RunFiles) -> str:
     """The whole report as HTML."""
     sources = source_changes(run.rows, read_rows(run.folder / EVALS, first_and_last(run.rows)))
     found = sections(run.rows, sources)
@@ -70,7 +71,7 @@ def _digest(script: str) -> str:
 
 
 def _plots_json(drawn: Sequence[figure]) -> str:
-    """The plots in their order, as JSON that cannot end the script element it stands in."""
+    """The plots in their order as JSON, without any `<`, which could end the script element that holds it."""
     document = Document(theme=THEME)
     with document.models.freeze():  # else each added plot is a walk over all before it
         for plot in drawn:

@@ -9,7 +9,7 @@ from grpo.evaluation.changes import SourceChange
 from grpo.report.charts import Chart
 from grpo.report.colours import BLUE, CYAN, GREEN, GREY, OCHRE, ORANGE, PURPLE, ROSE
 from grpo.report.curves import Curve, curve
-from grpo.rows import Row, number, part_names
+from grpo.row_values import Row, number, part_names
 
 Named = tuple[str, str, str]
 """A metric, its name in the chart, and its colour."""
@@ -24,7 +24,7 @@ OUTCOME_COLOURS = {
     "crashed": ROSE,
 }
 _OTHERS = (ORANGE, GREEN, PURPLE, ROSE, CYAN, OCHRE)
-"""For what has no colour of its own, beside the blue of the whole."""
+"""Taken in turn by reward parts and held-out sources; blue is for the reward as a whole and for training."""
 
 _OUTCOMES = [(f"outcome/{name}_frac", name.replace("_", " "), colour) for name, colour in OUTCOME_COLOURS.items()]
 _PHASES = [
@@ -110,14 +110,14 @@ def _held_out(sources: Sequence[SourceChange]) -> list[Curve]:
 
 
 def _layers(rows: Sequence[Row], named: Sequence[Named]) -> list[Curve]:
-    """Curves on all steps, nothing counted as zero; those that are zero throughout are left out."""
+    """Layers to stack: a value at each step, 0 where a row has none. Layers that are 0 throughout are left out."""
     steps = tuple(row["step"] for row in rows)
     all_values = ((name, colour, tuple(number(row, key) or 0.0 for row in rows)) for key, name, colour in named)
     return [Curve(name, colour, steps, values) for name, colour, values in all_values if any(values)]
 
 
 def _with_rest(rows: Sequence[Row], layers: list[Curve]) -> list[Curve]:
-    """The phases, and what they leave of the time of a step where that is more than a fiftieth."""
+    """The layers of the phases, and as one more the rest of each step's time where it is over 2 % in all."""
     whole = [number(row, "time/step_s") or 0.0 for row in rows]
     named = [sum(curve.values[i] for curve in layers) for i in range(len(rows))]
     rest = tuple(max(0.0, all_s - named_s) for all_s, named_s in zip(whole, named, strict=True))

@@ -10,7 +10,8 @@ from typing import Any
 import yaml
 
 from grpo.errors import UserError
-from grpo.rows import METRICS, Row, lines_of, read_rows
+from grpo.row_values import Row
+from grpo.rows import METRICS, lines_of, read_rows
 
 
 class ReportError(UserError):
@@ -18,7 +19,7 @@ class ReportError(UserError):
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class RunFiles:
     """What the small files of a run's folder hold.
 
     `rows` are those of metrics, by step; of a step that was run twice (after a resume) the later row counts.
@@ -37,7 +38,7 @@ class Run:
         return [row for row in self.rows if row["step"] > 0]
 
 
-def read_run(folder: Path) -> Run:
+def read_run(folder: Path) -> RunFiles:
     """Read metrics, recipe and environment; raises ReportError where there are no metrics."""
     file = folder / METRICS
     if not file.is_file():
@@ -47,10 +48,10 @@ def read_run(folder: Path) -> Run:
         raise ReportError(f"run_dir={folder}: metrics.jsonl holds no whole row; wait for the first step to end")
     by_step = {row["step"]: row for row in rows}
     recipe_text = _text(folder / "recipe.yaml")
-    return Run(
+    return RunFiles(
         folder=folder,
         rows=tuple(by_step[step] for step in sorted(by_step)),
-        num_unreadable=sum(1 for _ in lines_of(file)) - len(rows),
+        num_unreadable=sum(1 for line in lines_of(file) if line.strip()) - len(rows),
         recipe_text=recipe_text,
         recipe=_mapping(recipe_text),
         environment=_mapping(_text(folder / "environment.json")),
