@@ -81,7 +81,7 @@ def source_changes(rows: Sequence[Row], eval_rows: Iterable[Row] = ()) -> list[S
 def told(paired: PairedChange) -> str:
     """How many problems changed sides and what follows: whether this is more than chance, and by which test."""
     counts = f"{len(paired.gained):,} of {paired.num_problems:,} problems gained, {len(paired.lost):,} lost."
-    if not paired.gained and not paired.lost:
+    if not paired.has_moved:
         return f"{counts} Nothing shows that training changed anything here."
     if paired.p_value is not None:
         why = f"p = {paired.p_value:.2g}, exact McNemar test"

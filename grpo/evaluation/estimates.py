@@ -83,6 +83,11 @@ class PairedChange:
     p_value: float | None
 
     @property
+    def has_moved(self) -> bool:
+        """Whether any problem was gained or lost. Where none was, every resample is 0 and the interval says nothing."""
+        return bool(self.gained or self.lost)
+
+    @property
     def is_significant(self) -> bool:
         """Whether chance is refused as the explanation, at 5 %: by the test where there is one, else by the interval.
 

@@ -240,7 +240,7 @@ def _interval_line(change: SourceChange) -> str:
     """The intervals of both accuracies, and that of their difference where the verdicts were kept."""
     ends = (change.accuracy[0].interval, change.accuracy[-1].interval)
     before, after = ("-" if end is None else bounds(end) for end in ends)
-    paired = bounds(change.paired.difference, signs=True) if change.paired else ""
+    paired = bounds(change.paired.difference, signs=True) if change.paired and change.paired.has_moved else ""
     return _table_line("    95% interval", before, after, paired)
 
 

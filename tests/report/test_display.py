@@ -122,6 +122,16 @@ def test_the_summary_says_what_follows_from_the_verdicts() -> None:
     ]
 
 
+def test_where_no_problem_moved_there_is_no_interval_of_the_change() -> None:
+    row = {"source": "gsm8k", "problem_id": "a", "index": 0, "outcome": "wrong"}
+    held_out = [row | {"step": step} for step in (0, 80)]
+    stream = io.StringIO()
+    make_display(80, 0, stream).summary(source_changes([BEFORE, ROW, AFTER], held_out), Path("report.html"))
+    lines = stream.getvalue().splitlines()[1:]
+    assert lines[2] == "    95% interval        5.0 to 20.0   40.0 to 60.0"
+    assert lines[5] == "  0 of 1 problems gained, 0 lost. Nothing shows that training changed anything here."
+
+
 def test_completions_cannot_steer_a_terminal() -> None:
     stream = io.StringIO()
     make_display(80, 0, stream).completions(3, [COMPLETION])
