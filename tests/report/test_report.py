@@ -255,6 +255,17 @@ def test_an_interval_is_drawn_as_a_whisker() -> None:
     assert (whisker.base, whisker.lower, whisker.upper) == ("step", "low", "high")
 
 
+def test_thinned_intervals_stay_with_their_steps() -> None:
+    steps = tuple(range(1500))
+    values = tuple(float(step % 7) for step in steps)
+    intervals = tuple(Interval(value, value - 1, value + 1) for value in values)
+    [plot] = plots([Chart("Correct", "share", (Curve("held", "#2459c4", steps, values, intervals),))])
+    drawn = lines_of(plot)["held"]
+    assert 500 < len(drawn["step"]) <= 1000
+    assert drawn["low"] == [step % 7 - 1 for step in drawn["step"]]
+    assert drawn["high"] == [step % 7 + 1 for step in drawn["step"]]
+
+
 def test_stacked_bars_by_hand() -> None:
     curves = (Curve("a", "#2459c4", (1, 2), (1.0, 2.0)), Curve("b", "#c0560b", (1, 2), (3.0, 2.0)))
     [plot] = plots([Chart("Time", "seconds", curves, stacked=True)])
