@@ -532,6 +532,13 @@ MUTANTS = (
         "gap of the other direction", "policy", "(torch.exp(gap) - gap - 1)", "(torch.exp(-gap) + gap - 1)", "metrics"
     ),
     _mutant("ties go to the right answer", "evaluation", "/ len(leaders)", "/ 1", "statistics"),
+    _mutant("McNemar on one side", "evaluation", "2 * tail / (1 << num)", "tail / (1 << num)", "statistics"),
+    _mutant("McNemar beyond the tail", "evaluation", "min(gained, lost) + 1)", "min(gained, lost))", "statistics"),
+    _mutant("McNemar of completions", "evaluation", "if is_single else None", "if ids else None", "statistics"),
+    _mutant("problems by any", "evaluation", "sum(after[name]) / len(", "any(after[name]) or len(", "statistics"),
+    _mutant("an interval of 90 %", "evaluation", "[0.025, 0.975]", "[0.05, 0.95]", "statistics"),
+    _mutant("interval decides", "evaluation", "self.p_value < _SIGNIFICANT", "self.difference.low > 0", "statistics"),
+    _mutant("problems of one side count", "evaluation", "if name in after]", "]", "statistics"),
     _reward_mutant("short wrong answers are paid", "parts", "else min(0.0, value)", "else value", "reward_length"),
     _reward_mutant(
         "cosine not clamped",
