@@ -142,8 +142,8 @@ MUTANTS = (
     _mutant(
         "each group is its own batch",
         "advantages",
-        "for length, reward, one in zip(group.lengths, row, charge, strict=True)\n        ]",
-        "for length, reward, one in zip(group.lengths, row, charge, strict=True)\n            if group is groups[0]\n        ]",
+        "in zip(group.lengths, row, charge, strict=True)",
+        "in zip(group.lengths, row, charge, strict=True) if group is groups[0]",
         "compute_advantages",
     ),
     _mutant("population deviation", "advantages", "/ (len(centred) - 1)", "/ len(centred)", "advantages"),
@@ -195,8 +195,8 @@ MUTANTS = (
     _mutant(
         "each group has a deviation of its own",
         "advantages",
-        "for group, row, pulled in zip(groups, sums, pulls, strict=True)",
-        "for group, row, pulled in zip(groups, sums, pulls, strict=True)\n        for deviation in [batch_deviation(row)]",
+        "in zip(groups, sums, pulls, strict=True)",
+        "in zip(groups, sums, pulls, strict=True) for deviation in [batch_deviation(row)]",
         "compute_advantages",
     ),
     _mutant(
