@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,6 +22,7 @@ from grpo.objectives.kl import ESTIMATORS
 from grpo.objectives.tokens import Tokens
 from grpo.parallel.world import World
 from grpo.phases import PhaseClock
+from grpo.policy.export import export_bytes, export_model
 from grpo.policy.learning_rate import learning_rate
 from grpo.policy.objective_choice import choose_correction, choose_objective
 from grpo.policy.optimiser import make_optimiser
@@ -113,23 +114,12 @@ class Policy:
 
     @property
     def export_bytes(self) -> int:
-        """What `export` writes, at most."""
-        num_weights: int = sum(parameter.numel() for parameter in self._model.parameters())
-        bits = torch.finfo(getattr(torch, self._settings.rollout.dtype)).bits
-        return num_weights * bits // 8
+        """What the tensors take that `export` writes."""
+        return export_bytes(self._network, getattr(torch, self._settings.rollout.dtype))
 
     def export(self, folder: Path) -> None:
-        """Write the weights as a Hugging Face folder in the engine's dtype: what is synced and what is kept.
-
-        Of tensors that share their memory one is written, as in any Hugging Face folder.
-        """
-        dtype = getattr(torch, self._settings.rollout.dtype)
-        tied = self._model.all_tied_weights_keys
-        weights = {name: tensor.to("cpu", dtype) for name, tensor in self._network.weights() if name not in tied}
-        self._model.save_pretrained(folder, state_dict=weights)
-        # It names the type of the master weights; what loads the folder is to take the type of its tensors.
-        config = json.loads((folder / "config.json").read_text())
-        (folder / "config.json").write_text(json.dumps(config | {"dtype": self._settings.rollout.dtype}, indent=2))
+        """Write the weights as a Hugging Face folder in the engine's dtype: what is synced and what is kept."""
+        export_model(self._network, folder, getattr(torch, self._settings.rollout.dtype))
 
     def export_adapters(self, folder: Path) -> None:
         """Write the adapters as a folder that peft loads; nothing where the model is trained whole."""
@@ -207,7 +197,7 @@ class Policy:
         return known
 
     def _group_costs(self, group: ScoredGroup, reference: Reference) -> KlCosts:
-        completions = [one.token_ids for one in group.group.completions]
+        completions = [tuple(np.asarray(one.token_ids).tolist()) for one in group.group.completions]
         tree = _unweighted_tree(group.group.prompt.token_ids, completions)
         costs: list[Tensor] = []
         for piece in split(tree, self._settings.update.tokens_per_micro_batch):
