@@ -15,10 +15,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from data.problem import Problem
 from rewards.records import Score
 
-Finish = Literal["stop", "length"]
+TokenIds = NDArray[np.int32]
+"""Token ids of one sequence, shape (T,)."""
+Logps = NDArray[np.float32]
+"""Log-probs of the tokens of one sequence, in nats, shape (T,)."""
+Finish = Literal["stop", "length", "abort"]
+"""How a completion ended: with an end token or a stop string; at the length limit; or because the engine gave it up."""
 KlCosts = tuple[tuple[float, ...], ...]
 """For each completion of a group, what the KL to the reference takes off each token's reward; empty where nothing."""
 
@@ -31,12 +39,12 @@ class Prompt:
     token_ids: tuple[int, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Completion:
     """What the engine wrote. `sampler_logps` has one entry a token, in nats, at the sampling temperature."""
 
-    token_ids: tuple[int, ...]
-    sampler_logps: tuple[float, ...]
+    token_ids: TokenIds
+    sampler_logps: Logps
     text: str
     finish: Finish
 

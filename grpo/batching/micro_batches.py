@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
+import numpy as np
+
 from grpo.recipe.sections import UpdateSection, normalisation_of
 from grpo.records import Batch, Branch, CreditedGroup, PromptTree
 
@@ -60,8 +62,8 @@ def _tree(credited: CreditedGroup, normalise: str) -> PromptTree:
     group = credited.scored.group
     branches = tuple(
         Branch(
-            token_ids=completion.token_ids,
-            sampler_logps=completion.sampler_logps,
+            token_ids=tuple(np.asarray(completion.token_ids).tolist()),
+            sampler_logps=tuple(np.asarray(completion.sampler_logps).tolist()),
             advantages=advantages,
             weight=1 / len(completion.token_ids) if normalise == "sequence" else 1.0,
         )

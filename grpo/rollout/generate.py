@@ -1,4 +1,4 @@
-"""From prompts to groups: seeds, requests and text around an engine that knows only token ids."""
+"""From prompts to groups: seeds before the engine, which knows only token ids, and text after it."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
+from grpo.errors import EngineError
 from grpo.phases import PhaseClock
-from grpo.records import Completion, Group, Prompt
+from grpo.records import Completion, Group, Prompt, TokenIds
 from grpo.rollout.engines.protocol import Engine, Request, Sampling, Written, derive_seed
 from grpo.rollout.weight_sync.proof import Sync
 
@@ -23,13 +26,16 @@ class GenerationPlan:
 
 
 class Rollouts:
-    """Completions of the current policy, and only of it."""
+    """Completions of the current policy, and only of it.
+
+    `decode` makes text of token ids, special tokens included. `sync` brings the policy's weights to the engine.
+    """
 
     def __init__(
         self,
         engine: Engine,
         sync: Sync,
-        decode: Callable[[Sequence[int]], str],
+        decode: Callable[[TokenIds], str],
         seed: int,
         clock: PhaseClock,
     ) -> None:
@@ -40,16 +46,21 @@ class Rollouts:
         self._clock = clock
 
     def write(self, prompts: Sequence[Prompt], draw: GenerationPlan) -> Iterator[Group]:
-        """Bring the policy's weights to the engine, prove it, and yield groups as they are finished."""
+        """Bring the policy's weights to the engine, prove it, and yield groups as they are finished.
+
+        Raises EngineError where the engine gave up a completion: what is left of it is neither a whole answer nor one
+        that the length limit cut off, and nothing may be learnt from it.
+        """
         with self._clock.phase("sync"):
             gap = self._sync.bring()
         self._clock.note("sync/gap_nats", gap)
         requests = [
-            Request(prompt.token_ids, self._seeds(prompt, repeat, draw))
+            Request(np.asarray(prompt.token_ids, np.int32), self._seeds(prompt, repeat, draw))
             for prompt, repeat in zip(prompts, _repeats(prompts), strict=True)
         ]
         with self._clock.phase("generate"):
             for number, written in self.engine.generate(requests, draw.sampling):
+                _check_whole(written, prompts[number])
                 completions = tuple(self._completion(one, draw.sampling) for one in written)
                 yield Group(prompts[number], completions, self._sync.version, number)
 
@@ -61,10 +72,21 @@ class Rollouts:
     def _completion(self, written: Written, sampling: Sampling) -> Completion:
         """Text for rewards and people: without the end token, and cut after a stop string."""
         ids = written.token_ids
-        text = self._decode(ids[:-1] if ids and ids[-1] in sampling.end_ids else ids)
+        text = self._decode(ids[:-1] if len(ids) and int(ids[-1]) in sampling.end_ids else ids)
         ends = [text.index(stop) + len(stop) for stop in sampling.stop if stop in text]
         text = text[: min(ends)] if ends else text
         return Completion(ids, written.logps, text, written.finish)
+
+
+def _check_whole(written: Sequence[Written], prompt: Prompt) -> None:
+    """Nobody here takes a request back, so an engine that gives one up has failed."""
+    for index, one in enumerate(written):
+        if one.finish == "abort":
+            raise EngineError(
+                f"rollout: the engine aborted completion {index} of problem {prompt.problem.id} after "
+                f"{len(one.token_ids)} tokens; see its log in the run's folder, and start the run again: it goes on "
+                "from its newest checkpoint"
+            )
 
 
 def _repeats(prompts: Sequence[Prompt]) -> list[int]:
