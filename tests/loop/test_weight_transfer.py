@@ -1,0 +1,252 @@
+"""Weights on their way to the engines: one writer a node, a failure that all ranks hear of, and room for each run."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from ranks import SLOW_IMPORTS, on_two_ranks
+from small import CPU, make_policy
+from tiny import tiny_tokenizer
+
+from grpo.errors import UserError
+from grpo.model.lora import open_network
+from grpo.parallel.world import SoleWorld, World
+from grpo.policy.export import export_model
+from grpo.recipe.sections import ModelSection, RolloutSection
+from grpo.rollout.engines.hugging_face import TransformersEngine
+from grpo.rollout.engines.protocol import Request, Sampling
+from grpo.rollout.weight_sync.proof import WeightSync, mean_gap
+from grpo.rollout.weight_sync.transport import ROOM_FACTOR, transfer, transfer_folder
+
+SETTINGS = RolloutSection(prompts_per_step=2, group_size=2, max_new_tokens=16, dtype="float32")
+PROBE = [tiny_tokenizer()(text).input_ids for text in ("What is 1 + 2?", "To be, or not to be: ")]
+
+
+def folders_of(pids: Sequence[int]) -> list[str]:
+    """Every folder of weights on its way that one of these processes has made."""
+    places = {Path("/dev/shm"), Path(tempfile.gettempdir())}
+    return sorted(str(one) for place in places for pid in pids for one in place.glob(f"grpo-weights-{pid}-*"))
+
+
+class WatchedEngine(TransformersEngine):
+    """Notes which folders of weights there are whenever it is told to load one."""
+
+    def __init__(self, folder: Path, pids: Sequence[int]) -> None:
+        super().__init__(folder, SETTINGS, device=CPU)
+        self.loaded: list[str] = []
+        self.present: list[list[str]] = []
+        self._pids = pids
+
+    def load(self, folder: Path) -> None:
+        self.loaded.append(str(folder))
+        self.present.append(folders_of(self._pids))
+        super().load(folder)
+
+
+# One writer a node
+
+
+def sync_twice(world: World, folder: Path) -> dict[str, Any]:
+    pids = world.gather(os.getpid())
+    engine = WatchedEngine(folder, pids)
+    policy = make_policy(folder, world=world)
+    sync = WeightSync(engine, policy, world, PROBE, tolerance=0.02)
+    gaps = [sync.bring()]
+    with policy.perturbed():
+        policy.version += 1
+        gaps.append(sync.bring())
+        gaps.append(mean_gap(engine.logprobs([np.array(ids, np.int32) for ids in PROBE]), policy.logprobs(PROBE)))
+    world.barrier()
+    return {"loaded": engine.loaded, "present": engine.present, "gaps": gaps, "left": folders_of(pids)}
+
+
+def test_one_rank_of_a_node_writes_and_all_engines_read_it(tiny_model: Path, tmp_path: Path) -> None:
+    first, second = on_two_ranks(tmp_path / "ranks", sync_twice, tiny_model)
+    # The rehearsal, the weights as they are, and the moved ones.
+    assert len(first["loaded"]) == 3
+    assert first["loaded"] == second["loaded"]
+    for one in (first, second):
+        assert one["present"] == [[folder] for folder in one["loaded"]], "no other folder beside it"
+        assert one["left"] == []
+        assert max(one["gaps"]) < 1e-3
+
+
+def fail_somewhere(world: World, folder: Path) -> dict[str, Any]:
+    """What each rank raises where the writer fails, where one engine fails, and how it goes on after that."""
+    pids = world.gather(os.getpid())
+    policy = make_policy(folder, world=world)
+    engine = WatchedEngine(folder, pids)
+
+    def fail_to_write(folder: Path) -> None:
+        (folder / "model.safetensors").write_text("half")
+        raise OSError(28, "No space left on device")
+
+    def fail_on_the_second(folder: Path) -> None:
+        if world.local_rank == 1:
+            raise ValueError("not the model's set of tensors")
+        engine.load(folder)
+
+    found: dict[str, Any] = {}
+    for name, write, load in (("write", fail_to_write, engine.load), ("load", policy.export, fail_on_the_second)):
+        with pytest.raises(Exception) as raised:  # noqa: PT011
+            transfer(world, policy.export_bytes, write, load)
+        world.barrier()
+        found[name] = f"{raised.type.__name__}: {raised.value}"
+        found[f"{name} left"] = folders_of(pids)
+        world.barrier()
+    found["loads"] = len(engine.loaded)
+    transfer(world, policy.export_bytes, policy.export, engine.load)
+    found["loads at last"] = len(engine.loaded)
+    return found
+
+
+def test_a_fault_on_one_rank_is_an_error_on_every_rank_of_the_node(tiny_model: Path, tmp_path: Path) -> None:
+    first, second = on_two_ranks(tmp_path / "ranks", fail_somewhere, tiny_model)
+    told = "SyncError: weight sync: it failed on rank"
+    assert first["write"] == "OSError: [Errno 28] No space left on device"
+    assert second["write"] == f"{told} 0 of this node: OSError: [Errno 28] No space left on device"
+    assert first["load"] == f"{told} 1 of this node: ValueError: not the model's set of tensors"
+    assert second["load"] == "ValueError: not the model's set of tensors"
+    assert [one["loads"] for one in (first, second)] == [1, 0], "nothing is loaded of what was not written"
+    assert [one["loads at last"] for one in (first, second)] == [2, 1]
+    assert [one[f"{name} left"] for one in (first, second) for name in ("write", "load")] == [[]] * 4
+
+
+def test_an_interrupted_transfer_leaves_no_folder() -> None:
+    def interrupt(folder: Path) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        transfer(SoleWorld(CPU), 1, interrupt, interrupt)
+    assert folders_of([os.getpid()]) == []
+
+
+# Engines and shards
+
+
+def test_an_engine_loads_every_shard(tiny_model: Path, tmp_path: Path) -> None:
+    engine = TransformersEngine(tiny_model, SETTINGS, device=CPU)
+    network = open_network(tiny_model, ModelSection(path=str(tiny_model), compute="fp32"), CPU)
+    with network.perturbed():
+        export_model(network, tmp_path, torch.float32, shard_bytes=2**15)
+    moved = make_policy(tmp_path).logprobs(PROBE)
+    probe = [np.array(ids, np.int32) for ids in PROBE]
+    assert mean_gap(engine.logprobs(probe), moved) > 0.1, "not loaded yet"
+    engine.load(tmp_path)
+    assert mean_gap(engine.logprobs(probe), moved) < 1e-4
+
+
+def test_a_folder_that_lacks_a_shard_is_refused_and_changes_nothing(tiny_model: Path, tmp_path: Path) -> None:
+    engine = TransformersEngine(tiny_model, SETTINGS, device=CPU)
+    request, greedy = Request(np.array(PROBE[0], np.int32), (1,)), Sampling(0.0, 16, (0,))
+    [(_, [before])] = list(engine.generate([request], greedy))
+    network = open_network(tiny_model, ModelSection(path=str(tiny_model), compute="fp32"), CPU)
+    with network.perturbed():
+        export_model(network, tmp_path, torch.float32, shard_bytes=2**15)
+    sorted(tmp_path.glob("*.safetensors"))[-1].unlink()
+    with pytest.raises(ValueError, match=r"not the model's set of tensors; missing \['model\."):
+        engine.load(tmp_path)
+    [(_, [after])] = list(engine.generate([request], greedy))
+    assert after.logps.tolist() == before.logps.tolist()
+
+
+# Room
+
+
+def places_in(folder: Path) -> list[Path]:
+    """Two places on one disk: a first choice and a second one."""
+    places = [folder / "shared_memory", folder / "temporary"]
+    for place in places:
+        place.mkdir(exist_ok=True)
+    return places
+
+
+def most_of(place: Path) -> int:
+    """So many bytes, with the room that is asked for them, fill 60 % of what is free: they fit once, not twice."""
+    return int(0.6 * shutil.disk_usage(place).free / ROOM_FACTOR)
+
+
+def test_what_is_promised_to_one_folder_is_not_given_to_another(tmp_path: Path) -> None:
+    places = places_in(tmp_path)
+    num_bytes = most_of(tmp_path)
+    first = transfer_folder(num_bytes, places)
+    assert first.parent == places[0]
+    assert transfer_folder(num_bytes, places).parent == places[1]
+    assert transfer_folder(1000, places).parent == places[0], "a small one has room beside it"
+    with pytest.raises(UserError, match="fit none of"):
+        transfer_folder(num_bytes, places)
+    shutil.rmtree(first)
+    assert transfer_folder(num_bytes, places).parent == places[0]
+
+
+def test_what_is_written_already_is_not_counted_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 1,000 bytes free, 600 are promised, and then 500 of them written: 100 are still to come, and 400 are left."""
+    [place, other] = places_in(tmp_path)
+    free = {"now": 1000}
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: shutil._ntuple_diskusage(2000, 1000, free["now"]))
+    folder = transfer_folder(500, [place])
+    (folder / "model.safetensors").write_bytes(b"x" * 500)
+    free["now"] = 500
+    assert transfer_folder(332, [place, other]).parent == place  # asks for 398
+    shutil.rmtree(place)
+    place.mkdir()
+    folder = transfer_folder(400, [place])
+    (folder / "model.safetensors").write_bytes(b"x" * 300)
+    # 500 are free, 180 of them promised.
+    assert transfer_folder(270, [place, other]).parent == other  # asks for 324
+
+
+ROUNDS = 40
+
+
+def ask_for_room(places: Sequence[Path], num_bytes: int, barrier: Any, results: Any) -> None:
+    """Round by round, at the same moment as another process: where it was given room."""
+    found = []
+    for _ in range(ROUNDS):
+        barrier.wait(60)
+        folder = transfer_folder(num_bytes, places)
+        found.append(folder.parent.name)
+        barrier.wait(60)
+        shutil.rmtree(folder)
+    results.put(found)
+
+
+def test_two_runs_at_the_same_moment_do_not_take_the_same_room(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(SLOW_IMPORTS)
+    barrier, results = context.Barrier(2), context.Queue()
+    arguments = (places_in(tmp_path), most_of(tmp_path), barrier, results)
+    processes = [context.Process(target=ask_for_room, args=arguments) for _ in range(2)]
+    for process in processes:
+        process.start()
+    rounds = list(zip(*(results.get(timeout=90) for _ in processes), strict=True))
+    for process in processes:
+        process.join()
+    assert len(rounds) == ROUNDS
+    assert all(sorted(given) == ["shared_memory", "temporary"] for given in rounds)
+
+
+def test_a_folder_whose_writer_was_killed_is_removed_in_time(tmp_path: Path) -> None:
+    [place, _] = places_in(tmp_path)
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    dead, fresh, foreign = (
+        place / name for name in (f"grpo-weights-{gone.pid}-9-a", f"grpo-weights-{gone.pid}-9-b", "grpo-weights-mine")
+    )
+    for folder in (dead, fresh, foreign):
+        folder.mkdir()
+    os.utime(dead, (0, 0))
+    os.utime(foreign, (0, 0))
+    transfer_folder(1, [place])
+    assert [one.exists() for one in (dead, fresh, foreign)] == [False, True, True]
