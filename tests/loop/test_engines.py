@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from tiny import CHARACTERS, END, make_tiny_model, tiny_tokenizer
+from tiny import CHARACTERS, END, tiny_tokenizer
 from transformers import AutoModelForCausalLM
 
 from data.problem import Problem
@@ -89,25 +88,6 @@ def test_a_row_that_stops_early_has_only_its_own_tokens(engine: TransformersEngi
         assert not ends & set(inner)
         assert one.finish == ("stop" if last in ends else "length")
         assert len(one.token_ids) == 16 or last in ends
-
-
-def test_looking_for_a_stop_string_decodes_no_completion_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """8,192 tokens whose every prefix were decoded would be 33 million."""
-    sizes = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "head_dim": 4}
-    folder = make_tiny_model(tmp_path, max_position_embeddings=2**14, **sizes)
-    engine = TransformersEngine(folder, SETTINGS, device=torch.device("cpu"))
-    decoded = []
-    plain = type(TOKENIZER).decode
-
-    def counting(self: object, token_ids: Any, *options: Any, **more: Any) -> Any:
-        decoded.append(np.size(token_ids))
-        return plain(self, token_ids, *options, **more)
-
-    monkeypatch.setattr(type(TOKENIZER), "decode", counting)
-    # No token ends it, and chance writes no stop string of nine characters.
-    [(_, [one])] = list(engine.generate([Request(PROMPT, (1,))], Sampling(1.0, 2**13, (10**6,), ("</answer>",))))
-    assert (len(one.token_ids), one.finish) == (2**13, "length")
-    assert sum(decoded) <= 2 * 2**13
 
 
 def test_the_same_seeds_give_the_same_completions(engine: TransformersEngine) -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import pickle
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from vllm_output import flat_output
 
 from grpo.recipe.sections import RolloutSection
 from grpo.rollout.engines.protocol import Request, Sampling, Written
@@ -16,18 +15,6 @@ from grpo.rollout.engines.vllm_client import engine_arguments
 from grpo.rollout.engines.vllm_server import Server, to_written
 
 SETTINGS = RolloutSection(prompts_per_step=2, group_size=2, max_new_tokens=16, cpu_kv_cache_gib=0.1)
-
-
-def flat_output(token_ids: list[int], logps: list[float], reason: str | None = "stop", also: int = 0) -> Any:
-    """A finished completion of vLLM's own class; of `also` other tokens it tells the log-prob at each place too."""
-    outputs, logprobs = pytest.importorskip("vllm.outputs"), pytest.importorskip("vllm.logprobs")
-    flat = logprobs.create_sample_logprobs(flat_logprobs=True)
-    for token, logp in zip(token_ids, logps, strict=True):
-        others = list(range(1000, 1000 + also))
-        flat.append_fast(
-            [token, *others], [logp, *(-9.0 for _ in others)], iter(range(1, also + 2)), [None] * (also + 1)
-        )
-    return outputs.CompletionOutput(0, "", token_ids, None, flat, finish_reason=reason)
 
 
 def same(written: Written, token_ids: list[int], logps: list[float]) -> bool:
@@ -59,24 +46,6 @@ def test_logprobs_of_other_tokens_are_an_error() -> None:
 )
 def test_only_the_length_limit_is_called_length(reason: str | None, finish: str) -> None:
     assert to_written(flat_output([7], [-1.0], reason)).finish == finish
-
-
-NUM_COMPLETIONS, NUM_TOKENS = 4096, 8192
-
-
-def test_a_steps_completions_cost_eight_bytes_a_token_and_seconds() -> None:
-    """256 prompts x 16 completions of 8k tokens each: 33.6 million tokens, of which no Python object is kept."""
-    generator = np.random.default_rng(0)
-    output = flat_output(
-        generator.integers(0, 150_000, NUM_TOKENS).tolist(), generator.normal(-1, 1, NUM_TOKENS).tolist()
-    )
-    start = time.process_time()
-    written = [to_written(output) for _ in range(NUM_COMPLETIONS)]
-    assert time.process_time() - start < 30
-    assert all(one.token_ids.base is None and one.logps.base is None for one in written)
-    kept = sum(one.token_ids.nbytes + one.logps.nbytes for one in written)
-    assert kept == 8 * NUM_COMPLETIONS * NUM_TOKENS
-    assert len(pickle.dumps(written[0])) < 8.1 * NUM_TOKENS, "what a completion is on its way through the pipe"
 
 
 class EngineThatSteps:

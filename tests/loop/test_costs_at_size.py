@@ -1,21 +1,31 @@
-"""What an export costs on the way: where weights are cast, and what the host holds of them."""
+"""What rollouts and exports cost at real size: in decoding, Python objects, and memory of the host."""
 
 from __future__ import annotations
 
 import multiprocessing
+import pickle
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pytest
 import torch
 from small import CPU
-from tiny import make_tiny_model
+from tiny import make_tiny_model, tiny_tokenizer
 from torch.utils._python_dispatch import TorchDispatchMode
+from vllm_output import flat_output
 
 from grpo.model.lora import open_network
 from grpo.model.network import Network
 from grpo.policy.export import export_model
-from grpo.recipe.sections import ModelSection
+from grpo.recipe.sections import ModelSection, RolloutSection
+from grpo.rollout.engines.hugging_face import TransformersEngine
+from grpo.rollout.engines.protocol import Request, Sampling
+from grpo.rollout.engines.vllm_server import to_written
+
+# Exports
 
 
 def network_of(folder: Path) -> Network:
@@ -89,3 +99,46 @@ def test_an_export_holds_one_shard_and_not_a_second_model(tmp_path: Path) -> Non
     stored = sum(file.stat().st_size for file in (folder / "out").glob("*.safetensors"))
     assert stored > LARGE_EXPORT_BYTES
     assert more < 4 * LARGE_SHARDS
+
+
+# Engines
+
+
+NUM_COMPLETIONS, NUM_TOKENS = 4096, 8192
+
+
+def test_a_steps_completions_cost_eight_bytes_a_token_and_seconds() -> None:
+    """256 prompts x 16 completions of 8k tokens each: 33.6 million tokens, of which no Python object is kept."""
+    generator = np.random.default_rng(0)
+    output = flat_output(
+        generator.integers(0, 150_000, NUM_TOKENS).tolist(), generator.normal(-1, 1, NUM_TOKENS).tolist()
+    )
+    start = time.process_time()
+    written = [to_written(output) for _ in range(NUM_COMPLETIONS)]
+    assert time.process_time() - start < 30
+    assert all(one.token_ids.base is None and one.logps.base is None for one in written)
+    kept = sum(one.token_ids.nbytes + one.logps.nbytes for one in written)
+    assert kept == 8 * NUM_COMPLETIONS * NUM_TOKENS
+    assert len(pickle.dumps(written[0])) < 8.1 * NUM_TOKENS, "what a completion is on its way through the pipe"
+
+
+def test_looking_for_a_stop_string_decodes_no_completion_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """8,192 tokens whose every prefix were decoded would be 33 million."""
+    sizes = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "head_dim": 4}
+    folder = make_tiny_model(tmp_path, max_position_embeddings=2**14, **sizes)
+    settings = RolloutSection(prompts_per_step=2, group_size=2, max_new_tokens=2**13, dtype="float32")
+    engine = TransformersEngine(folder, settings, device=CPU)
+    tokenizer = tiny_tokenizer()
+    request = Request(np.array(tokenizer("What is 1 + 2?").input_ids, np.int32), (1,))
+    decoded = []
+    plain = type(tokenizer).decode
+
+    def counting(self: object, token_ids: Any, *options: Any, **more: Any) -> Any:
+        decoded.append(np.size(token_ids))
+        return plain(self, token_ids, *options, **more)
+
+    monkeypatch.setattr(type(tokenizer), "decode", counting)
+    # No token ends it, and chance writes no stop string of nine characters.
+    [(_, [one])] = list(engine.generate([request], Sampling(1.0, 2**13, (10**6,), ("</answer>",))))
+    assert (len(one.token_ids), one.finish) == (2**13, "length")
+    assert sum(decoded) <= 2 * 2**13
