@@ -6,8 +6,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from grpo.errors import EngineError
 from grpo.phases import PhaseClock
 from grpo.records import Completion, Group, Prompt, TokenIds
@@ -55,7 +53,7 @@ class Rollouts:
             gap = self._sync.bring()
         self._clock.note("sync/gap_nats", gap)
         requests = [
-            Request(np.asarray(prompt.token_ids, np.int32), self._seeds(prompt, repeat, draw))
+            Request(prompt.token_ids, self._seeds(prompt, repeat, draw))
             for prompt, repeat in zip(prompts, _repeats(prompts), strict=True)
         ]
         with self._clock.phase("generate"):

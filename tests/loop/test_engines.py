@@ -17,7 +17,7 @@ from grpo.errors import EngineError, SyncError
 from grpo.parallel.world import SoleWorld
 from grpo.phases import PhaseClock
 from grpo.recipe.sections import RolloutSection
-from grpo.records import Finish, Logps, Prompt, TokenIds
+from grpo.records import Finish, Floats, Prompt, TokenIds
 from grpo.rollout.engines.hugging_face import TransformersEngine
 from grpo.rollout.engines.protocol import Request, Sampling, Written, derive_seed
 from grpo.rollout.generate import GenerationPlan, Rollouts
@@ -135,7 +135,7 @@ class ScriptedEngine:
     def load(self, folder: Path) -> None:
         self.num_loads += 1
 
-    def logprobs(self, token_ids: Sequence[TokenIds]) -> list[Logps]:
+    def logprobs(self, token_ids: Sequence[TokenIds]) -> list[Floats]:
         assert self._logps is not None
         return [np.array(row, np.float32) for row in self._logps]
 
@@ -193,7 +193,7 @@ def test_an_engine_that_answers_nan_fails_the_proof() -> None:
 
 
 def prompt(question: str) -> Prompt:
-    return Prompt(Problem(f"t/{question}", question, "1", "integer", "t", 0), (5, 6))
+    return Prompt(Problem(f"t/{question}", question, "1", "integer", "t", 0), np.array([5, 6], np.int32))
 
 
 def written(*token_ids: int, finish: Finish = "stop") -> Written:

@@ -61,7 +61,7 @@ def test_what_is_written_already_is_not_counted_twice(tmp_path: Path, monkeypatc
     assert transfer_folder(270, [place, other]).parent == other  # asks for 324
 
 
-ROUNDS = 40
+ROUNDS = 200
 
 
 def ask_for_room(places: Sequence[Path], num_bytes: int, barrier: Any, results: Any) -> None:

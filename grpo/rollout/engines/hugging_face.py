@@ -22,7 +22,7 @@ from transformers import (
 )
 
 from grpo.recipe.sections import RolloutSection
-from grpo.records import Logps, TokenIds
+from grpo.records import Floats, TokenIds
 from grpo.rollout.engines.protocol import Request, Sampling, Written, derive_seed
 from grpo.rollout.engines.tensor_names import tensor_names, weight_files
 
@@ -51,7 +51,7 @@ class TransformersEngine:
             self._model.load_state_dict(load_file(file), strict=False)
 
     @torch.inference_mode()
-    def logprobs(self, token_ids: Sequence[TokenIds]) -> list[Logps]:
+    def logprobs(self, token_ids: Sequence[TokenIds]) -> list[Floats]:
         answers = []
         for ids in token_ids:
             row = torch.tensor(np.asarray(ids, np.int64), device=self._device)[None]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from grpo.records import Finish, Logps, TokenIds
+from grpo.records import Finish, Floats, TokenIds
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +40,7 @@ class Written:
     """One completion as it left the engine: log-probs in nats, at the sampling temperature, one for each token."""
 
     token_ids: TokenIds
-    logps: Logps
+    logps: Floats
     finish: Finish
 
 
@@ -57,7 +57,7 @@ class Engine(Protocol):
         of tensors, or holds others, is an error.
         """
 
-    def logprobs(self, token_ids: Sequence[TokenIds]) -> list[Logps]:
+    def logprobs(self, token_ids: Sequence[TokenIds]) -> list[Floats]:
         """Log-probs, at temperature 1, of every token after the first of each sequence."""
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[tuple[int, tuple[Written, ...]]]:

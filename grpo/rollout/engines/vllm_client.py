@@ -14,7 +14,7 @@ from grpo.errors import EngineError
 from grpo.model.files import head_dim
 from grpo.parallel.threads import short_waits
 from grpo.recipe.sections import RolloutSection
-from grpo.records import Logps, TokenIds
+from grpo.records import Floats, TokenIds
 from grpo.rollout.engines.protocol import Request, Sampling, Written
 from rewards.workers.process import Child, ChildDiedError, ChildTimeoutError
 
@@ -71,8 +71,8 @@ class VllmEngine:
     def load(self, folder: Path) -> None:
         self._ask("load", str(folder))
 
-    def logprobs(self, token_ids: Sequence[TokenIds]) -> list[Logps]:
-        answer: list[Logps] = self._ask("logprobs", list(token_ids))
+    def logprobs(self, token_ids: Sequence[TokenIds]) -> list[Floats]:
+        answer: list[Floats] = self._ask("logprobs", list(token_ids))
         return answer
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[tuple[int, tuple[Written, ...]]]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from grpo.records import Finish, Logps, TokenIds
+from grpo.records import Finish, Floats, TokenIds
 from grpo.rollout.engines.protocol import Request, Sampling, Written
 from grpo.rollout.engines.tensor_names import tensor_names
 from rewards.workers.process import connect_to_parent
@@ -54,7 +54,7 @@ class Server:
             raise RuntimeError("prefix cache: the engine refused to drop it after new weights came in")
         self._num_loads += 1
 
-    def logprobs(self, token_ids: Sequence[TokenIds]) -> list[Logps]:
+    def logprobs(self, token_ids: Sequence[TokenIds]) -> list[Floats]:
         from vllm import SamplingParams
 
         params = SamplingParams(temperature=1.0, max_tokens=1, prompt_logprobs=0, flat_logprobs=True, detokenize=False)
@@ -134,7 +134,7 @@ def to_written(output: CompletionOutput) -> Written:
     return Written(token_ids, first_logps(output.logprobs, token_ids), to_finish(output.finish_reason))
 
 
-def first_logps(flat: FlatLogprobs, token_ids: TokenIds) -> Logps:
+def first_logps(flat: FlatLogprobs, token_ids: TokenIds) -> Floats:
     """The first log-prob at each place, which vLLM has for the token that stands there, shape (T,).
 
     Raises ValueError where the log-probs are of other tokens than `token_ids`.
