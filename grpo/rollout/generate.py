@@ -43,7 +43,7 @@ class Rollouts:
         self._seed = seed
         self._clock = clock
 
-    def write(self, prompts: Sequence[Prompt], draw: GenerationPlan) -> Iterator[Group]:
+    def write(self, prompts: Sequence[Prompt], plan: GenerationPlan) -> Iterator[Group]:
         """Bring the policy's weights to the engine, prove it, and yield groups as they are finished.
 
         Raises EngineError where the engine gave up a completion: what is left of it is neither a whole answer nor one
@@ -53,19 +53,19 @@ class Rollouts:
             gap = self._sync.bring()
         self._clock.note("sync/gap_nats", gap)
         requests = [
-            Request(prompt.token_ids, self._seeds(prompt, repeat, draw))
+            Request(prompt.token_ids, self._seeds(prompt, repeat, plan))
             for prompt, repeat in zip(prompts, _repeats(prompts), strict=True)
         ]
         with self._clock.phase("generate"):
-            for number, written in self.engine.generate(requests, draw.sampling):
+            for number, written in self.engine.generate(requests, plan.sampling):
                 _check_whole(written, prompts[number])
-                completions = tuple(self._completion(one, draw.sampling) for one in written)
+                completions = tuple(self._completion(one, plan.sampling) for one in written)
                 yield Group(prompts[number], completions, self._sync.version, number)
 
-    def _seeds(self, prompt: Prompt, repeat: int, draw: GenerationPlan) -> tuple[int, ...]:
+    def _seeds(self, prompt: Prompt, repeat: int, plan: GenerationPlan) -> tuple[int, ...]:
         """They depend on what is asked, not on which rank asks it or beside what."""
-        name = (self._seed, draw.name, prompt.problem.id, repeat)
-        return tuple(derive_seed(*name, index) for index in range(draw.num_completions))
+        name = (self._seed, plan.name, prompt.problem.id, repeat)
+        return tuple(derive_seed(*name, index) for index in range(plan.num_completions))
 
     def _completion(self, written: Written, sampling: Sampling) -> Completion:
         """Text for rewards and people: without the end token, and cut after a stop string."""

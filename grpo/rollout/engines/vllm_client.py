@@ -32,9 +32,10 @@ _RANK_VARIABLES = (
     "MASTER_PORT",
 )
 _KV_BLOCK_TOKENS = 128
-"""vLLM's block on a CPU."""
+"""Tokens in one block of the keys and values that vLLM keeps on a CPU."""
 _MOST_KV_BYTES = 2**30
-"""Completions that need more wait for others to end."""
+"""The most memory for keys and values, unless the recipe names another (`rollout.cpu_kv_cache_gib`) or one completion
+needs more; completions that find no room in it wait for others to end."""
 START_LIMIT_S = 900.0
 """Compilation and CUDA graphs of a large model take minutes; a start that takes longer than this has hung."""
 
