@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -116,6 +118,26 @@ def test_a_fault_on_one_rank_is_an_error_on_every_rank_of_the_node(tiny_model: P
     assert [one["loads"] for one in (first, second)] == [1, 0], "nothing is loaded of what was not written"
     assert [one["loads at last"] for one in (first, second)] == [2, 1]
     assert [one[f"{name} left"] for one in (first, second) for name in ("write", "load")] == [[]] * 4
+
+
+def die_while_loading(world: World, noted: Path) -> None:
+    def load(folder: Path) -> None:
+        if world.rank == 1:
+            os._exit(3)
+
+    start = time.monotonic()
+    try:
+        transfer(world, 1, lambda folder: None, load)
+    except RuntimeError:
+        noted.write_text(json.dumps({"after_s": time.monotonic() - start, "left": folders_of([os.getpid()])}))
+
+
+def test_a_rank_that_dies_while_it_loads_holds_up_nobody(tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match="exit codes of the ranks"):
+        on_two_ranks(tmp_path / "ranks", die_while_loading, tmp_path / "noted.json")
+    noted = json.loads((tmp_path / "noted.json").read_text())
+    assert noted["after_s"] < 10
+    assert noted["left"] == []
 
 
 def test_an_interrupted_transfer_leaves_no_folder() -> None:
