@@ -58,12 +58,11 @@ class Server:
         from vllm import SamplingParams
 
         params = SamplingParams(temperature=1.0, max_tokens=1, prompt_logprobs=0, flat_logprobs=True, detokenize=False)
-        prompts = [{"prompt_token_ids": np.asarray(ids).tolist()} for ids in token_ids]
+        prompts = [{"prompt_token_ids": ids.tolist()} for ids in token_ids]
         outputs = self._llm.generate(prompts, params, use_tqdm=False)
         # The first token of a prompt has no log-prob, and its place is empty.
         return [
-            first_logps(output.prompt_logprobs[1:], np.asarray(ids[1:]))
-            for output, ids in zip(outputs, token_ids, strict=True)
+            first_logps(output.prompt_logprobs[1:], ids[1:]) for output, ids in zip(outputs, token_ids, strict=True)
         ]
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[tuple[int, tuple[Written, ...]]]:
