@@ -231,14 +231,15 @@ class OneOfTwo(SoleWorld):
         return list(items[self.rank :: 2])
 
 
-def test_a_problem_that_comes_twice_is_written_anew_whichever_rank_writes_it() -> None:
+@pytest.mark.parametrize("step", range(1, 9))
+def test_a_problem_that_comes_twice_is_written_anew_whichever_rank_writes_it(step: int) -> None:
     """Three problems for five prompts: two ranks together ask with the very seeds of one, all of them different."""
     few = prompt_set(3, per_step=5, max_rounds=1)
     alone = EchoEngine()
-    draw(7, [], prompts=few, engine=alone)
+    draw(step, [], prompts=few, engine=alone)
     ranks = EchoEngine(), EchoEngine()
     for rank, engine in enumerate(ranks):
-        draw(7, [], prompts=few, engine=engine, world=OneOfTwo(rank))
+        draw(step, [], prompts=few, engine=engine, world=OneOfTwo(rank))
     together = [request.seeds for engine in ranks for request in engine.asked]
     assert sorted(together) == sorted(request.seeds for request in alone.asked)
     assert len({seed for seeds in together for seed in seeds}) == 5 * 3
