@@ -8,13 +8,13 @@ from __future__ import annotations
 
 TYPE_CHECKING = False  # typing's, without importing it: every sandboxed program imports this package
 if TYPE_CHECKING:
-    from rewards.one_answer import verify_answer
+    from rewards.verdicts.one_answer import verify_answer
 else:
 
     def __getattr__(name: str) -> object:
         if name != "verify_answer":
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        from rewards.one_answer import verify_answer
+        from rewards.verdicts.one_answer import verify_answer
 
         return verify_answer
 

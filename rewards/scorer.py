@@ -7,15 +7,15 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Self
 
+from rewards.answer_policy import DEFAULT_POLICY, AnswerPolicy
+from rewards.answers.extract import Extracted, extract
 from rewards.checkers import find_checker
 from rewards.errors import PoolError
-from rewards.extract import Extracted, extract
-from rewards.inquiry import OUTCOME_OF_FAILURE, Asked, Inquiry, results_of, submit_in_jobs
 from rewards.parts.builtin import Parts, imports_more, other_parts, reads_text
-from rewards.parts.judged import Judged, behind_gate
-from rewards.policy import DEFAULT_POLICY, AnswerPolicy
+from rewards.parts.checked import Judged, behind_gate
 from rewards.records import Outcome, Score, ScoreRequest, Verdict
 from rewards.spec import RewardSpec
+from rewards.verdicts.distinct import OUTCOME_OF_FAILURE, Asked, Inquiry, results_of, submit_in_jobs
 from rewards.workers.pool import CallResult, WorkerPool
 from rewards.workers.worker import Call, SetUp
 
@@ -53,8 +53,8 @@ class Scorer:
     `correctness` is among the rewards. Requests are worked on from the moment they are submitted.
 
     With `format_gates` every outcome-based reward takes a right answer in a completion that is not well formed for a
-    wrong one (`rewards.parts.judged.behind_gate` says why); the outcome in the score stays what it is. `policy` decides
-    what graders disagree about.
+    wrong one (`rewards.parts.checked.behind_gate` says why); the outcome in the score stays what it is.
+    `policy` decides what graders disagree about.
 
     `deadline_s` bounds each verdict and each reward's call on a group, `memory_bytes` the memory either may allocate.
     Construction imports users' functions and optional packages in a worker; ValueError when that fails.

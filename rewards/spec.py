@@ -10,7 +10,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from rewards.errors import did_you_mean
-from rewards.options import OPTIONS_OF_REWARD, Options
+from rewards.parts.options import OPTIONS_OF_REWARD, Options
 
 _DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*(:[^\W\d]\w*|\.[^\W\d]\w*)")
 

@@ -22,12 +22,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from rewards.answer_policy import AnswerPolicy
 from rewards.errors import PoolError, did_you_mean
 from rewards.jsonl import RowFileError, open_source, open_writer
-from rewards.one_answer import verify_answer
-from rewards.policy import AnswerPolicy
-from rewards.question_rows import judge_rows
-from rewards.verifier import Question, Verifier
+from rewards.verdicts.one_answer import verify_answer
+from rewards.verdicts.question_rows import judge_rows
+from rewards.verdicts.verifier import Question, Verifier
 from rewards.workers.limits import num_cpus
 
 __all__ = ["Question", "Verifier", "main", "verify_answer"]

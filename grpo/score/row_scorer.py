@@ -13,10 +13,10 @@ from grpo.recipe.sections import Recipe, ScoringSection
 from grpo.rollout.scoring import open_scorer
 from grpo.score.failed_rewards import FailedRewards
 from grpo.score.rows import Batch, request
-from rewards.ahead import one_ahead
 from rewards.records import Score
 from rewards.scorer import Scorer
 from rewards.spec import RewardSpec
+from rewards.workers.ahead import one_ahead
 
 DEFAULT_REWARDS = (RewardSpec(name="correctness"), RewardSpec(name="format", weight=0.0))
 

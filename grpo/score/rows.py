@@ -14,7 +14,7 @@ from grpo.errors import UserError
 from rewards.checkers import checker_fault
 from rewards.errors import did_you_mean
 from rewards.jsonl import Row, read_rows
-from rewards.options import LengthOptions
+from rewards.parts.options import LengthOptions
 from rewards.records import AnswerStyle, Response, ScoreRequest
 from rewards.spec import RewardSpec
 

@@ -9,9 +9,9 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from rewards.answer_policy import DEFAULT_POLICY, AnswerPolicy
 from rewards.checkers import choice, countdown, exact, gsm8k, integer, knights_knaves, latex, python_tests
 from rewards.errors import MalformedAnswerError, UnusableGoldError, WrongAnswerError, did_you_mean
-from rewards.policy import DEFAULT_POLICY, AnswerPolicy
 from rewards.records import Outcome, Verdict
 from rewards.workers.limits import UNBOUNDED, Budget
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from rewards.answer_policy import AnswerPolicy
 from rewards.checkers.forms import (
     FLIPPED,
     Collection,
@@ -23,7 +24,6 @@ from rewards.checkers.normalize import squeeze
 from rewards.checkers.ranges import Ranges, read_ranges
 from rewards.checkers.scalars import is_literal, is_number, same_expression, same_quantity
 from rewards.checkers.words import same_words, without_label
-from rewards.policy import AnswerPolicy
 
 _Part = TypeVar("_Part")
 _INTEGER_PARAMETER = re.compile(r"\(? ?([a-z]) ?\\in ?\\mathbb ?\{?Z\}? ?\)?")

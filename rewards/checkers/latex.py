@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 
+from rewards.answer_policy import DEFAULT_POLICY, AnswerPolicy
 from rewards.checkers.compare import Comparison
 from rewards.checkers.forms import read_collection, relation_parts, sides, split_items, with_both_signs
 from rewards.checkers.normalize import normalize, squeeze
@@ -18,7 +19,6 @@ from rewards.checkers.scalars import is_literal
 from rewards.checkers.units import split_unit
 from rewards.checkers.words import is_text
 from rewards.errors import MalformedAnswerError, UnusableGoldError
-from rewards.policy import DEFAULT_POLICY, AnswerPolicy
 
 _MAX_CHARS = 2000
 _MAX_DIGIT_RUN = 400

@@ -9,10 +9,10 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
+from rewards.answer_policy import AnswerPolicy
 from rewards.checkers.integer import parse_number
 from rewards.checkers.normalize import normalize
 from rewards.checkers.units import NEVER_DROPPED, split_unit
-from rewards.policy import AnswerPolicy
 from rewards.records import Outcome, Verdict
 
 _NUMBER = r"[+-]?(?:[0-9]{1,3}(?:,[0-9]{3}){1,6}|[0-9]{1,30})(?:\.[0-9]{1,30})?"

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from rewards.extract import after_thinking
-from rewards.options import AbstentionOptions
+from rewards.answers.extract import after_thinking
+from rewards.parts.checked import Judged
 from rewards.parts.format import is_well_formed
-from rewards.parts.judged import Judged
+from rewards.parts.options import AbstentionOptions
 from rewards.records import ScoreRequest
 
 _MAX_CHARS = 200

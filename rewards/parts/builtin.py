@@ -6,14 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from rewards.options import LanguageOptions
 from rewards.parts.abstention import abstention_reward
+from rewards.parts.checked import Judged
 from rewards.parts.correctness import correctness_reward
 from rewards.parts.format import format_reward
-from rewards.parts.judged import Judged
 from rewards.parts.l1 import l1_exact_reward, l1_max_reward
 from rewards.parts.language import language_reward
 from rewards.parts.length import cosine_reward, length_reward, overlong_reward
+from rewards.parts.options import LanguageOptions
 from rewards.parts.repetition import repetition_reward
 from rewards.parts.user import call_function, load_function
 from rewards.records import Outcome, ScoreRequest

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rewards.options import CorrectnessOptions
-from rewards.parts.judged import Judged
+from rewards.parts.checked import Judged
+from rewards.parts.options import CorrectnessOptions
 from rewards.records import ScoreRequest
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from rewards.extract import ANSWER, END_ANSWER, END_THINK, THINK, find_boxes
-from rewards.options import FormatOptions
+from rewards.answers.extract import ANSWER, END_ANSWER, END_THINK, THINK, find_boxes
+from rewards.parts.options import FormatOptions
 from rewards.records import AnswerStyle, Response, ScoreRequest
 
 _TAGS = (THINK, END_THINK, ANSWER, END_ANSWER)

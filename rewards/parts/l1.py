@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from rewards.options import L1ExactOptions, L1MaxOptions, L1Options
-from rewards.parts.judged import Judged
+from rewards.parts.checked import Judged
+from rewards.parts.options import L1ExactOptions, L1MaxOptions, L1Options
 from rewards.records import ScoreRequest
 
 

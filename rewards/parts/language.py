@@ -23,8 +23,8 @@ from collections.abc import Callable, Iterator
 from itertools import groupby
 from typing import NamedTuple
 
-from rewards.options import LanguageOptions
 from rewards.parts.identify import open_identifier, sentences
+from rewards.parts.options import LanguageOptions
 from rewards.parts.scripts import ALIKE, LATIN, SCRIPTS_OF_LANGUAGE, UNLIKE, UNSPACED, to_scripts
 from rewards.records import ScoreRequest
 

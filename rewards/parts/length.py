@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from rewards.options import CosineOptions, LengthOptions, OverlongOptions
-from rewards.parts.judged import Judged
+from rewards.parts.checked import Judged
+from rewards.parts.options import CosineOptions, LengthOptions, OverlongOptions
 from rewards.records import ScoreRequest
 
 

@@ -19,9 +19,9 @@ from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
 
+from rewards.answer_policy import DEFAULT_POLICY, AnswerPolicy
 from rewards.checkers import gold_fault, judge
 from rewards.parts.builtin import imports_more, open_text_reward
-from rewards.policy import DEFAULT_POLICY, AnswerPolicy
 from rewards.spec import RewardSpec
 from rewards.workers.limits import Budget, abort_on_memory_error, allow_cpu, is_memory_spent, limit_memory, num_cpus
 

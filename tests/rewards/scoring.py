@@ -1,6 +1,6 @@
 """Short ways to write requests."""
 
-from rewards.parts.judged import Judged
+from rewards.parts.checked import Judged
 from rewards.records import Response, ScoreRequest
 
 

@@ -2,9 +2,9 @@
 
 import pytest
 
+from rewards.answer_policy import AnswerPolicy
+from rewards.answers.extract import extract
 from rewards.checkers import judge
-from rewards.extract import extract
-from rewards.policy import AnswerPolicy
 from rewards.records import Outcome
 
 TABLE = [

@@ -10,12 +10,12 @@ import math
 import pytest
 from scoring import judged, request_of
 
+from rewards.answers.extract import extract
 from rewards.checkers import judge
-from rewards.extract import extract
-from rewards.options import FormatOptions, OverlongOptions, RepetitionOptions
 from rewards.parts.builtin import other_parts
+from rewards.parts.checked import Judged
 from rewards.parts.format import format_reward, is_well_formed
-from rewards.parts.judged import Judged
+from rewards.parts.options import FormatOptions, OverlongOptions, RepetitionOptions
 from rewards.parts.repetition import repetition_penalty, repetition_reward
 from rewards.records import Outcome, Response, ScoreRequest
 from rewards.spec import RewardSpec

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from rewards.answer_policy import DEFAULT_POLICY, AnswerPolicy
 from rewards.checkers import judge
 from rewards.checkers.quick import quick_verdict
-from rewards.policy import DEFAULT_POLICY, AnswerPolicy
 
 TAIL_WORDS = "is,not,apples,m,cm,ab,dollars,wrong,degrees,pi,sin,pct,percent,million,or so"
 PAIRS = [

@@ -1,8 +1,8 @@
 import pytest
 from scoring import judged, request_of
 
-from rewards.options import L1ExactOptions, L1MaxOptions
 from rewards.parts.l1 import l1_exact_reward, l1_max_reward
+from rewards.parts.options import L1ExactOptions, L1MaxOptions
 from rewards.records import Outcome
 
 RIGHT, WRONG = Outcome.CORRECT, Outcome.WRONG

@@ -3,8 +3,8 @@ import math
 import pytest
 from scoring import judged, request_of
 
-from rewards.options import CosineOptions, LengthOptions, OverlongOptions
 from rewards.parts.length import cosine_reward, length_reward, overlong_reward
+from rewards.parts.options import CosineOptions, LengthOptions, OverlongOptions
 from rewards.records import Outcome
 
 RIGHT, WRONG = Outcome.CORRECT, Outcome.WRONG

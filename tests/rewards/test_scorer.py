@@ -5,7 +5,7 @@ import time
 import pytest
 from scoring import request, tagged
 
-from rewards.policy import DEFAULT_POLICY, AnswerPolicy
+from rewards.answer_policy import DEFAULT_POLICY, AnswerPolicy
 from rewards.records import Outcome
 from rewards.scorer import Scorer
 from rewards.spec import RewardSpec

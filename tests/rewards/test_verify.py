@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 
 import rewards
-from rewards.ahead import one_ahead
+from rewards.answer_policy import DEFAULT_POLICY
 from rewards.errors import PoolError
-from rewards.inquiry import Inquiry
-from rewards.one_answer import _KEPT
-from rewards.policy import DEFAULT_POLICY
-from rewards.question_rows import judge_rows
 from rewards.records import Verdict
+from rewards.verdicts.distinct import Inquiry
+from rewards.verdicts.one_answer import _KEPT
+from rewards.verdicts.question_rows import judge_rows
 from rewards.verify import Question, Verifier, main, parse_policy, verify_answer
+from rewards.workers.ahead import one_ahead
 from rewards.workers.pool import CallResult
 from rewards.workers.worker import Call
 
@@ -204,7 +204,7 @@ def test_one_answer(gold, prediction, right):
 
 def test_a_bomb_does_not_hold_up_another_thread(monkeypatch):
     """With as many workers as cores, and two at the least here."""
-    monkeypatch.setattr("rewards.one_answer.num_cpus", lambda: 2)
+    monkeypatch.setattr("rewards.verdicts.one_answer.num_cpus", lambda: 2)
     _KEPT.close()
     assert verify_answer("x+1", "1+x")
     bomb = threading.Thread(target=verify_answer, args=("x+1", BOMB))

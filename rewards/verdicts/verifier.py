@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Self
 
+from rewards.answer_policy import DEFAULT_POLICY, AnswerPolicy
+from rewards.answers.extract import ANSWER, END_THINK, THINK, Extracted, extract
 from rewards.checkers import find_checker
-from rewards.extract import ANSWER, END_THINK, THINK, Extracted, extract
-from rewards.inquiry import Asked, Inquiry, results_of, submit_in_jobs
-from rewards.policy import DEFAULT_POLICY, AnswerPolicy
 from rewards.records import AnswerStyle, Outcome, Verdict
+from rewards.verdicts.distinct import Asked, Inquiry, results_of, submit_in_jobs
 from rewards.workers.pool import WorkerPool
 from rewards.workers.worker import SetUp
 

@@ -6,8 +6,8 @@ import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 
+from rewards.answer_policy import AnswerPolicy
 from rewards.checkers.quick import quick_verdict
-from rewards.policy import AnswerPolicy
 from rewards.records import Outcome, Verdict
 from rewards.workers.pool import CallResult, WorkerPool
 from rewards.workers.worker import Call

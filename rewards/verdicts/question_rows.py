@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any, get_args
 
-from rewards.ahead import one_ahead
 from rewards.checkers import checker_fault
 from rewards.errors import did_you_mean
 from rewards.jsonl import Row, read_rows
 from rewards.records import Outcome, Verdict
-from rewards.verifier import Level, Question, Verifier
+from rewards.verdicts.verifier import Level, Question, Verifier
+from rewards.workers.ahead import one_ahead
 
 _ROWS_AT_ONCE = 1024
 

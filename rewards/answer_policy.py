@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from rewards.options import Options
+from rewards.parts.options import Options
 
 SeveralBoxes = Literal["list", "last", "refuse"]
 

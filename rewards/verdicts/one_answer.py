@@ -8,7 +8,7 @@ import threading
 
 from rewards.errors import PoolError
 from rewards.records import Outcome
-from rewards.verifier import Question, Verifier
+from rewards.verdicts.verifier import Question, Verifier
 from rewards.workers.limits import num_cpus
 
 

@@ -11,7 +11,7 @@ from bisect import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rewards.policy import SeveralBoxes
+from rewards.answer_policy import SeveralBoxes
 from rewards.records import AnswerStyle, Outcome
 
 THINK, END_THINK, ANSWER, END_ANSWER = "<think>", "</think>", "<answer>", "</answer>"
