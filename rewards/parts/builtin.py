@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from rewards.parts.abstention import abstention_reward
-from rewards.parts.checked import Judged
+from rewards.parts.checked import CheckedResponse
 from rewards.parts.correctness import correctness_reward
 from rewards.parts.format import format_reward
 from rewards.parts.l1 import l1_exact_reward, l1_max_reward
@@ -39,7 +39,7 @@ OUTCOME_REWARDS: Mapping[str, Callable[..., Parts]] = {
     "l1_max": l1_max_reward,
     "abstention": abstention_reward,
 }
-"""``(request, judged, options)``: these depend on whether the answer is right."""
+"""``(request, checked, options)``: these depend on whether the answer is right."""
 
 
 def reads_text(spec: RewardSpec) -> bool:
@@ -67,7 +67,7 @@ def open_text_reward(spec: RewardSpec) -> Callable[[ScoreRequest], Parts]:
     return reward
 
 
-def other_parts(spec: RewardSpec, request: ScoreRequest, judged: Sequence[Judged]) -> Parts:
+def other_parts(spec: RewardSpec, request: ScoreRequest, checked: Sequence[CheckedResponse]) -> Parts:
     """The parts of a reward that does not read text. Raises ValueError when the request lacks what it needs.
 
     A gold that cannot be used teaches nothing: no outcome-based reward has an opinion on any completion of its group,
@@ -76,6 +76,6 @@ def other_parts(spec: RewardSpec, request: ScoreRequest, judged: Sequence[Judged
     options: Any = spec.parsed_options()
     if spec.name in QUICK_REWARDS:
         return QUICK_REWARDS[spec.name](request, options)
-    if any(one.outcome is Outcome.GOLD_UNUSABLE for one in judged):
-        return [None] * len(judged)
-    return OUTCOME_REWARDS[spec.name](request, judged, options)
+    if any(one.outcome is Outcome.GOLD_UNUSABLE for one in checked):
+        return [None] * len(checked)
+    return OUTCOME_REWARDS[spec.name](request, checked, options)

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from rewards.sandbox.budget import UNBOUNDED, Budget
 from rewards.sandbox.inside import OUTPUT_BYTES
 from rewards.sandbox.values import GarbageError, decode, encode
-from rewards.workers.limits import UNBOUNDED, Budget
 
 MEMORY_BYTES = 1 << 30
 """Address space of the sandboxed process at most, the interpreter included."""

@@ -1,4 +1,4 @@
-"""Answers to be judged, each of them once, and by a worker only where that is needed."""
+"""Many answers, each distinct one verified once: at once where that takes microseconds, else by a worker."""
 
 from __future__ import annotations
 
@@ -13,47 +13,51 @@ from rewards.workers.pool import CallResult, WorkerPool
 from rewards.workers.worker import Call
 
 OUTCOME_OF_FAILURE = {"timed_out": Outcome.TIMED_OUT, "crashed": Outcome.CRASHED}
+"""The outcome for each status of a call that brought no result."""
+
+AnswerKey = tuple[str, str, str]
+"""Checker, gold and answer: together they decide the verdict."""
 
 
-Asked = tuple[str, str, str]
-"""Checker, gold and answer."""
+class DistinctAnswers:
+    """A set of answers and their verdicts. Use it in this order: `add` all, have `open_calls` worked out, `resolve`.
 
-
-class Inquiry:
-    """Distinct answers: those that can be judged here and now are, the others become calls for a worker."""
+    Plain numbers get their verdict in `add`; every other distinct answer becomes one call for a worker.
+    """
 
     def __init__(self, policy: AnswerPolicy) -> None:
         self._policy = policy
-        self._verdicts: dict[Asked, Verdict] = {}
-        self._open: dict[Asked, None] = {}
+        self._verdicts: dict[AnswerKey, Verdict] = {}
+        self._open: dict[AnswerKey, None] = {}
 
-    def ask(self, checker: str, gold: str, answer: str) -> Asked:
-        """Take in one extracted answer; gives what `verdict` knows it by."""
-        asked = checker, gold, answer
-        if asked not in self._verdicts and asked not in self._open:
+    def add(self, checker: str, gold: str, answer: str) -> AnswerKey:
+        """Add an extracted answer, unless it is there already. Returns the key to look its verdict up by."""
+        key = checker, gold, answer
+        if key not in self._verdicts and key not in self._open:
             began = time.perf_counter()
             if quick := quick_verdict(checker, gold, answer, self._policy):
-                self._verdicts[asked] = Verdict(quick.outcome, quick.reason, time.perf_counter() - began)
+                self._verdicts[key] = Verdict(quick.outcome, quick.reason, time.perf_counter() - began)
             else:
-                self._open[asked] = None
-        return asked
+                self._open[key] = None
+        return key
 
     @property
     def open_calls(self) -> tuple[Call, ...]:
-        """What a worker has to be asked, in the order of first asking."""
-        return tuple(Call("judge", asked) for asked in self._open)
+        """One call for each answer that still has no verdict, in the order of adding."""
+        return tuple(Call("verify", key) for key in self._open)
 
-    def answer(self, results: Sequence[CallResult]) -> None:
-        """Take in what the workers made of `open_calls`, in the same order."""
-        self._verdicts.update(zip(self._open, map(_as_verdict, results), strict=True))
+    def resolve(self, results: Sequence[CallResult]) -> None:
+        """Keep the verdicts that the workers found: one result for each of `open_calls`, in the same order."""
+        self._verdicts.update(zip(self._open, map(_verdict_of, results), strict=True))
         self._open.clear()
 
-    def verdict(self, asked: Asked) -> Verdict:
-        return self._verdicts[asked]
+    def verdict(self, key: AnswerKey) -> Verdict:
+        """The verdict on an answer. Raises KeyError while its call is still open."""
+        return self._verdicts[key]
 
 
 def submit_in_jobs(pool: WorkerPool, calls: Sequence[Call], calls_per_job: int) -> list[Future[list[CallResult]]]:
-    """Hand calls to the workers, several at a time, so that handing over costs little and all workers get some."""
+    """Submit calls in jobs of several, so that a call costs little overhead and all workers get some."""
     return [pool.submit(calls[start : start + calls_per_job]) for start in range(0, len(calls), calls_per_job)]
 
 
@@ -62,8 +66,8 @@ def results_of(jobs: Iterable[Future[list[CallResult]]]) -> list[CallResult]:
     return [result for job in jobs for result in job.result()]
 
 
-def _as_verdict(result: CallResult) -> Verdict:
-    """The verdict that a call of `judge` brought; a call that was killed has one as well."""
+def _verdict_of(result: CallResult) -> Verdict:
+    """The verdict that a call of "verify" brought; a call that was killed, or crashed, has one as well."""
     if result.status != "done":
         return Verdict(OUTCOME_OF_FAILURE[result.status], result.detail, result.wall_s)
     outcome, reason, cpu_s = result.value

@@ -1,4 +1,4 @@
-"""Work that is begun before it is waited for."""
+"""Looking one item ahead, so that the next piece of work is under way while this one is waited for."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import TypeVar
 _Item = TypeVar("_Item")
 
 
-def one_ahead(begun: Iterable[_Item]) -> Iterator[_Item]:
-    """The same items, each handed on after the one behind it has been taken.
+def one_ahead(items: Iterable[_Item]) -> Iterator[_Item]:
+    """The same items in the same order, but each is handed on only when the next one has been taken from `items`.
 
-    Where taking an item begins its work, there is work under way while the item before it is waited for, and never
-    more than that of two items.
+    Where taking an item submits its work, as in a generator that submits and then yields, the workers have the next
+    item's work while the caller waits for this one's; never more than two items are under way.
     """
-    for item, _ in pairwise(chain(begun, [None])):
+    for item, _ in pairwise(chain(items, [None])):
         if item is not None:
             yield item

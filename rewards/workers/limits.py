@@ -9,28 +9,11 @@ import re
 import resource
 import sys
 import time
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 _SPARE_BYTES = 4 << 20
 _kept_alive: list[Any] = []
-
-
-@dataclass(frozen=True)
-class Budget:
-    """What a checker may give to the processes that it starts for one answer."""
-
-    wall_s: float = math.inf
-    """Wall-clock seconds: with a longer run, the verdict comes after the call's deadline."""
-    memory_bytes: float = math.inf
-
-    def divided_by(self, num_runs: int) -> Self:
-        """For each of several runs, one after the other."""
-        return replace(self, wall_s=self.wall_s / num_runs)
-
-
-UNBOUNDED = Budget()
 
 
 def limit_memory(memory_bytes: int) -> None:

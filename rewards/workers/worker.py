@@ -20,10 +20,11 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from rewards.answer_policy import DEFAULT_POLICY, AnswerPolicy
-from rewards.checkers import gold_fault, judge
+from rewards.checkers import gold_fault, verify
 from rewards.parts.builtin import imports_more, open_text_reward
+from rewards.sandbox.budget import Budget
 from rewards.spec import RewardSpec
-from rewards.workers.limits import Budget, abort_on_memory_error, allow_cpu, is_memory_spent, limit_memory, num_cpus
+from rewards.workers.limits import abort_on_memory_error, allow_cpu, is_memory_spent, limit_memory, num_cpus
 
 _LOOK_AT_MEMORY_AFTER_S = 0.005
 """In less time a call fills some 20 MiB, piece by piece; looking takes 30 µs, as long as a quick verdict."""
@@ -36,12 +37,14 @@ quarter where deadlines are short."""
 
 @dataclass(frozen=True)
 class SetUp:
-    """The rewards that read text, by their position in calls, the memory a call may use, in bytes, and the policy
-    that answers are judged by."""
+    """What a worker is told once, before its first call."""
 
     text_rewards: tuple[RewardSpec, ...] = ()
+    """The rewards that read text. A call names one by its position here."""
     memory_bytes: int = 2 << 30
+    """What a call may allocate beyond the worker's own size."""
     policy: AnswerPolicy = DEFAULT_POLICY
+    """The policy that answers are verified by."""
 
     def max_cpu_s(self, call: Call, deadline_s: float) -> float:
         """CPU seconds that a call can use up by its deadline: code that is not ours may keep all cores busy."""
@@ -55,7 +58,7 @@ class SetUp:
 
 @dataclass(frozen=True)
 class Call:
-    """One thing to work out: `task` is judge, check_gold or text_reward."""
+    """One thing to work out: `task` is verify, check_gold or text_reward."""
 
     task: str
     arguments: tuple[Any, ...]
@@ -92,16 +95,16 @@ def _prepare(set_up: SetUp, deadline_s: float) -> Tasks:
     abort_on_memory_error()
     budget = set_up.budget(deadline_s)
     return {
-        "judge": partial(_judge, set_up.policy, budget),
+        "verify": partial(_verify, set_up.policy, budget),
         "check_gold": partial(gold_fault, policy=set_up.policy, budget=budget),
         "text_reward": lambda position, request: list(rewards[position](request)),
     }
 
 
-def _judge(policy: AnswerPolicy, budget: Budget, checker: str, gold: str, answer: str) -> tuple[str, str, float]:
+def _verify(policy: AnswerPolicy, budget: Budget, checker: str, gold: str, answer: str) -> tuple[str, str, float]:
     """Outcome, reason and CPU seconds: a verdict as JSON can carry it."""
     before = _cpu_s()
-    verdict = judge(checker, gold, answer, policy, budget)
+    verdict = verify(checker, gold, answer, policy, budget)
     return verdict.outcome.value, verdict.reason, _cpu_s() - before
 
 

@@ -2,7 +2,7 @@ import pytest
 
 from rewards.answers.extract import extract
 from rewards.parts.abstention import abstention_reward
-from rewards.parts.checked import Judged
+from rewards.parts.checked import CheckedResponse
 from rewards.parts.options import AbstentionOptions
 from rewards.records import Outcome, Response, ScoreRequest
 
@@ -14,7 +14,7 @@ def paid(text, outcome, style="tags", opens_think=False, truncated=False, **opti
     response = Response(text, 10, truncated)
     found = extract(text, opens_think, style)
     request = ScoreRequest("t/0", "", "71", "integer", (response,), opens_think, style)
-    one = Judged(response, found.outcome or outcome, found.answer)
+    one = CheckedResponse(response, found.outcome or outcome, found.answer)
     [reward] = abstention_reward(request, [one], AbstentionOptions(**{**FIVE, **options}))
     return reward
 

@@ -14,8 +14,8 @@ import pytest
 from processes import TESTS, environment, wait_for
 
 from rewards.sandbox import run
+from rewards.sandbox.budget import Budget
 from rewards.sandbox.run import CodeError, Job, Sandbox, SandboxError, why_unavailable
-from rewards.workers.limits import Budget
 
 
 def replies(job, limit_s=5.0):

@@ -28,7 +28,7 @@ from rewards.workers.worker import Call, SetUp
 DEADLINE_S = 0.8
 HERE = Path(__file__).parent
 BOMB = "9^{9^{9^{9}}}"
-HONEST = Call("judge", ("integer", "71", "71"))
+HONEST = Call("verify", ("integer", "71", "71"))
 
 
 def open_descriptors():
@@ -40,7 +40,7 @@ def staged(*names):
 
 
 def outcomes(results):
-    """What `judge` said, or else how the call ended."""
+    """What `verify` said, or else how the call ended."""
     return [result.value[0] if result.status == "done" else result.status for result in results]
 
 
@@ -215,7 +215,7 @@ TOO_MUCH = "7" * (40 << 20)
 
 @pytest.mark.parametrize("num_big", [1, 2])
 def test_a_call_too_large_for_a_worker_has_crashed_and_costs_no_other_call(nobody_left, num_big):
-    big = Call("judge", ("integer", "71", TOO_MUCH))
+    big = Call("verify", ("integer", "71", TOO_MUCH))
     with WorkerPool(1, 30.0, SetUp(memory_bytes=16 << 20)) as pool:
         results = pool.submit([HONEST, *[big] * num_big, HONEST]).result(timeout=120)
         assert outcomes(results) == ["correct", *["crashed"] * num_big, "correct"]
@@ -225,7 +225,7 @@ def test_a_call_too_large_for_a_worker_has_crashed_and_costs_no_other_call(nobod
 
 
 def test_calls_too_large_together_are_handed_out_one_by_one(nobody_left):
-    large = Call("judge", ("integer", "71", "7" * (6 << 20)))
+    large = Call("verify", ("integer", "71", "7" * (6 << 20)))
     with WorkerPool(1, 30.0, SetUp(memory_bytes=32 << 20)) as pool:
         assert outcomes(pool.submit([large] * 16).result(timeout=120)) == ["malformed"] * 16
 
@@ -246,7 +246,7 @@ def test_a_folder_that_holds_modules_of_the_standard_librarys_names(nobody_left,
         from scoring import request
         sys.path[0] = sys.argv[1]
         with WorkerPool(1, 60.0, SetUp((RewardSpec(name="rewards_of_the_users:one"),))) as pool:
-            calls = [Call("judge", ("math", "1/2", "0.5")), Call("text_reward", (0, request("a")))]
+            calls = [Call("verify", ("math", "1/2", "0.5")), Call("text_reward", (0, request("a")))]
             print([result.value for result in pool.submit(calls).result()])
     """)
     )
@@ -269,9 +269,9 @@ def test_an_idle_worker_that_dies_is_replaced(nobody_left):
         for child in set(psutil.Process().children(recursive=True)) - set(others):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(child.pid, signal.SIGKILL)
-        results = pool.submit([Call("judge", ("integer", "1", "1"))]).result()
+        results = pool.submit([Call("verify", ("integer", "1", "1"))]).result()
         assert [result.status for result in results] in (["done"], ["crashed"])
-        assert pool.submit([Call("judge", ("integer", "1", "1"))]).result()[0].value[0] == "correct"
+        assert pool.submit([Call("verify", ("integer", "1", "1"))]).result()[0].value[0] == "correct"
 
 
 def test_an_interrupted_submit_does_not_keep_the_pool_from_closing(nobody_left, monkeypatch):
@@ -503,11 +503,11 @@ def test_three_hundred_bad_calls_leave_a_thousand_honest_verdicts_right(nobody_l
     group = request("a")
     bad = [(Call("text_reward", (i % 3, group)), "crashed") for i in range(90)]
     bad += [(Call("text_reward", (3, group)), "crashed")] * 10
-    bad += [(Call("judge", ("math", "3", BOMB)), "timed_out")] * 6
-    bad += [(Call("judge", ("integer", "3", "7" * (2001 + i))), "malformed") for i in range(194)]
-    honest = [(Call("judge", ("integer", "71", str(70 + i % 2))), ["wrong", "correct"][i % 2]) for i in range(600)]
+    bad += [(Call("verify", ("math", "3", BOMB)), "timed_out")] * 6
+    bad += [(Call("verify", ("integer", "3", "7" * (2001 + i))), "malformed") for i in range(194)]
+    honest = [(Call("verify", ("integer", "71", str(70 + i % 2))), ["wrong", "correct"][i % 2]) for i in range(600)]
     honest += [
-        (Call("judge", ("math", "0.5", f"\\frac{{{i}}}{{{2 * i + i % 2}}}")), ["correct", "wrong"][i % 2])
+        (Call("verify", ("math", "0.5", f"\\frac{{{i}}}{{{2 * i + i % 2}}}")), ["correct", "wrong"][i % 2])
         for i in range(1, 401)
     ]
     calls = [*bad, *honest]
