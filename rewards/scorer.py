@@ -16,7 +16,8 @@ from rewards.parts.checked import CheckedResponse, apply_format_gate
 from rewards.records import Outcome, Score, ScoreRequest, Verdict
 from rewards.spec import RewardSpec
 from rewards.verdicts.distinct import OUTCOME_OF_FAILURE, AnswerKey, DistinctAnswers, results_of, submit_in_jobs
-from rewards.workers.pool import CallResult, WorkerPool
+from rewards.workers.job import CallResult
+from rewards.workers.pool import WorkerPool
 from rewards.workers.worker import Call, SetUp
 
 _GOLDS_PER_JOB = 32

@@ -9,7 +9,8 @@ from concurrent.futures import Future
 from rewards.answer_policy import AnswerPolicy
 from rewards.checkers.quick import quick_verdict
 from rewards.records import Outcome, Verdict
-from rewards.workers.pool import CallResult, WorkerPool
+from rewards.workers.job import CallResult
+from rewards.workers.pool import WorkerPool
 from rewards.workers.worker import Call
 
 OUTCOME_OF_FAILURE = {"timed_out": Outcome.TIMED_OUT, "crashed": Outcome.CRASHED}

@@ -208,7 +208,7 @@ def test_an_answer_cannot_blame_the_gold():
 
 
 def test_nothing_is_verified_where_nothing_can_be_confined(monkeypatch):
-    monkeypatch.setattr(run, "_BOOT", run._BOOT.replace("inside.main()", "raise SystemExit(7)"))
+    monkeypatch.setattr(run, "BOOT", run.BOOT.replace("inside.main()", "raise SystemExit(7)"))
     run.why_unavailable.cache_clear()
     assert "does not start" in gold_fault("python_tests", ADDING)
     with pytest.raises(run.SandboxError, match="exit code 7"):

@@ -19,7 +19,7 @@ from rewards.verdicts.one_answer import KEPT_VERIFIER
 from rewards.verdicts.question_rows import verify_rows
 from rewards.verify import Question, Verifier, main, parse_policy, verify_answer
 from rewards.workers.ahead import one_ahead
-from rewards.workers.pool import CallResult
+from rewards.workers.job import CallResult
 from rewards.workers.worker import Call
 
 BOMB = "10^{10^{10^{10}}}+1"

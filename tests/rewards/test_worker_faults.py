@@ -11,6 +11,7 @@ import sys
 import textwrap
 import threading
 import time
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import psutil
@@ -21,9 +22,9 @@ from rewards.errors import PoolError
 from rewards.records import Outcome
 from rewards.scorer import Scorer
 from rewards.spec import RewardSpec
-from rewards.workers import zygote as worker_zygote
 from rewards.workers.pool import WorkerPool
 from rewards.workers.worker import Call, SetUp
+from rewards.workers.zygote import Zygote, require_one_thread
 
 DEADLINE_S = 0.8
 HERE = Path(__file__).parent
@@ -177,36 +178,51 @@ def test_submitting_waits_for_nobody(nobody_left, tmp_path):
         assert [outcomes(job.result()[1:]) for job in jobs] == [["correct"]] * 3
 
 
-def test_an_idle_worker_that_dies_as_it_is_handed_a_job_is_replaced(nobody_left, monkeypatch):
-    """Between the pool's look at its workers and its sending: nothing else would ever wake it."""
-    hand_out, killed = WorkerPool._hand_out, []
+class ConnectionToTheDoomed:
+    """A worker's pipe. The worker is killed as a job is sent to it, for as long as `kills` says so of the job."""
 
-    def kill_and_hand_out(pool):
-        if pool._queue and not killed and (idle := [worker for worker in pool._workers if worker.is_idle]):
-            killed.append(pool._zygote.kill_worker(idle[0].number))
-            assert idle[0].connection.poll(30)
-        hand_out(pool)
+    def __init__(self, connection, kill, kills):
+        self.connection = connection
+        self.kill = kill
+        self.kills = kills
 
-    with WorkerPool(1, 30.0) as pool:
+    def __getattr__(self, name):
+        return getattr(self.connection, name)
+
+    def send(self, message):
+        first, calls = message
+        if isinstance(calls, list) and self.kills(first):
+            self.kill()
+            assert self.connection.poll(30)
+        self.connection.send(message)
+
+
+def zygote_of_the_doomed(kills, killed):
+    """A zygote whose workers die between the pool's look at them and its sending; `killed` gets one entry a death."""
+
+    class DoomedZygote(Zygote):
+        def fork(self):
+            number, connection = super().fork()
+            return number, ConnectionToTheDoomed(connection, lambda: killed.append(self.kill_worker(number)), kills)
+
+    return DoomedZygote
+
+
+def test_an_idle_worker_that_dies_as_it_is_handed_a_job_is_replaced(nobody_left):
+    """Nothing else would ever wake the pool."""
+    killed = []
+    with WorkerPool(1, 30.0, open_zygote=zygote_of_the_doomed(lambda first: not killed, killed)) as pool:
         pool.submit([]).result()
-        monkeypatch.setattr(WorkerPool, "_hand_out", kill_and_hand_out)
         assert outcomes(pool.submit([HONEST, HONEST]).result(timeout=60)) == ["correct"] * 2
     assert killed == [True]
 
 
-def test_workers_that_always_die_before_they_take_a_job_are_not_replaced_for_ever(nobody_left, monkeypatch):
-    hand_over, killed = WorkerPool._hand_over, []
-
-    def kill_and_hand_over(pool, worker, job):
-        if not job.results:
-            killed.append(pool._zygote.kill_worker(worker.number))
-            assert worker.connection.poll(30)
-        hand_over(pool, worker, job)
-
-    monkeypatch.setattr(WorkerPool, "_hand_over", kill_and_hand_over)
-    with WorkerPool(1, 30.0) as pool:
+def test_workers_that_always_die_before_they_take_a_job_are_not_replaced_for_ever(nobody_left):
+    killed = []
+    with WorkerPool(1, 30.0, open_zygote=zygote_of_the_doomed(lambda first: first == 0, killed)) as pool:
         results = pool.submit([HONEST, HONEST, HONEST]).result(timeout=120)
     assert outcomes(results) == ["crashed", "correct", "correct"]
+    assert "3 workers died before they had taken it in" in results[0].detail
     assert killed == [True] * 3
 
 
@@ -278,13 +294,13 @@ def test_an_interrupted_submit_does_not_keep_the_pool_from_closing(nobody_left, 
     """Ctrl-C while the driver is being woken: whether the message left or not, `close` gets through."""
     pool = WorkerPool(1, 5.0)
     pool.submit([]).result()
-    send = pool._wake.send_bytes
+    send = Connection.send_bytes
 
-    def interrupted(message):
-        monkeypatch.setattr(pool._wake, "send_bytes", send)
+    def interrupted(connection, message):
+        monkeypatch.setattr(Connection, "send_bytes", send)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(pool._wake, "send_bytes", interrupted)
+    monkeypatch.setattr(Connection, "send_bytes", interrupted)
     with pytest.raises(KeyboardInterrupt):
         pool.submit([])
     closing = threading.Thread(target=pool.close, daemon=True)
@@ -423,7 +439,7 @@ def test_a_zygote_with_threads_refuses_to_fork():
     thread.start()
     try:
         with pytest.raises(RuntimeError, match="threads where it must have 1"):
-            worker_zygote._refuse_threads()
+            require_one_thread()
     finally:
         release.set()
         thread.join()
