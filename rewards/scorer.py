@@ -11,7 +11,7 @@ from rewards.answer_policy import DEFAULT_POLICY, AnswerPolicy
 from rewards.answers.extract import Extracted, extract
 from rewards.checkers import find_checker
 from rewards.errors import PoolError
-from rewards.parts.builtin import Parts, imports_more, other_parts, reads_text
+from rewards.parts.builtin import Parts, imports_more, parts_without_worker, reads_text
 from rewards.parts.checked import CheckedResponse, apply_format_gate
 from rewards.records import Outcome, Score, ScoreRequest, Verdict
 from rewards.spec import RewardSpec
@@ -172,7 +172,7 @@ class Scorer:
         if result is not None:
             return self._failed(spec, OUTCOME_OF_FAILURE[result.status], len(checked), result.detail)
         try:
-            return other_parts(spec, request, checked)
+            return parts_without_worker(spec, request, checked)
         except ValueError as error:
             return self._failed(spec, Outcome.CRASHED, len(checked), str(error))
 

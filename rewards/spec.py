@@ -1,4 +1,4 @@
-"""One reward of a recipe: its name, weight and options. Light: imports neither sympy nor users' modules."""
+"""One reward of a recipe: its name, weight and options. Imports neither sympy nor users' modules."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class RewardSpec(BaseModel):
 
 
 def _option_fault(fault: Mapping[str, Any], known: type[Options]) -> str:
-    """One fault of pydantic's in our words: ``options.where=value: what is wrong; what to do``."""
+    """An error of pydantic's in the form ``options.where=value: what is wrong; what to do``."""
     where = ".".join(["options", *map(str, fault["loc"])])
     if fault["type"] == "extra_forbidden":
         advice = did_you_mean(str(fault["loc"][-1]), known.model_fields)

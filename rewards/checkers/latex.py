@@ -2,7 +2,7 @@
 
 Gold and answer are brought into one spelling (`normalize`) and taken apart into lists, brackets, intervals,
 equations and matrices (`forms`), piece by piece. Equal strings are right at once; words are compared as words
-(`words`), written numbers exactly (`numbers`), quantities with their units (`units`); the rest goes to math-verify
+(`words`), written numbers exactly (`number_text`), quantities with their units (`units`); the rest goes to math-verify
 (`symbolic`). Where graders disagree, `AnswerPolicy` decides.
 """
 
@@ -41,8 +41,11 @@ def check(gold: str, answer: str, policy: AnswerPolicy = DEFAULT_POLICY) -> bool
 
 
 def check_gold(gold: str, policy: AnswerPolicy = DEFAULT_POLICY) -> None:
-    """Also sends each value of the gold through math-verify, so that one that cannot be computed is found at the
-    start. Values that are only ever compared as they are written (words, dots, other bases) are left out."""
+    """Raises UnusableGoldError for a gold that is empty, oversized, or does not verify against itself.
+
+    Each value in it goes through math-verify, so that one that cannot be computed is found before training. Values that
+    are only ever compared as they are written (words, dots, other bases) do not.
+    """
     wanted = _read_gold(gold, policy)
     if is_text(wanted):
         return
@@ -81,6 +84,7 @@ def _read(text: str, policy: AnswerPolicy) -> str:
 
 
 def _oversize(text: str) -> str | None:
+    """Why a text is too large for the parsers, or None."""
     if len(text) > _MAX_CHARS:
         return f"longer than {_MAX_CHARS} characters"
     if _DIGIT_RUN.search(text):

@@ -1,4 +1,4 @@
-"""Every reward that a recipe can name, by what it looks at. The names are those of `OPTIONS_OF_REWARD`."""
+"""Every reward that a recipe can name, in three tables by what it looks at. Together they name `OPTIONS_OF_REWARD`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from rewards.records import Outcome, ScoreRequest
 from rewards.spec import RewardSpec
 
 Parts = Sequence[float | None]
-"""One for each completion of a request, in their order."""
+"""A reward's part for each completion of a request, in their order; None where it has no opinion."""
 
 TEXT_REWARDS: Mapping[str, Callable[..., Parts]] = {
     "language": language_reward,
@@ -43,6 +43,7 @@ OUTCOME_REWARDS: Mapping[str, Callable[..., Parts]] = {
 
 
 def reads_text(spec: RewardSpec) -> bool:
+    """Whether the reward reads what the model wrote at length, so that a worker computes it."""
     return spec.is_user_function or spec.name in TEXT_REWARDS
 
 
@@ -67,8 +68,8 @@ def open_text_reward(spec: RewardSpec) -> Callable[[ScoreRequest], Parts]:
     return reward
 
 
-def other_parts(spec: RewardSpec, request: ScoreRequest, checked: Sequence[CheckedResponse]) -> Parts:
-    """The parts of a reward that does not read text. Raises ValueError when the request lacks what it needs.
+def parts_without_worker(spec: RewardSpec, request: ScoreRequest, checked: Sequence[CheckedResponse]) -> Parts:
+    """The parts of a reward for which `reads_text` is false. Raises ValueError when the request lacks what it needs.
 
     A gold that cannot be used teaches nothing: no outcome-based reward has an opinion on any completion of its group,
     those without an answer included, since being paid for those alone would teach to answer anything.

@@ -1,4 +1,4 @@
-"""What a call may use of its worker's memory and CPU. The kernel holds to it, whether or not a parent watches."""
+"""Limits on the memory and CPU of a call, which the kernel enforces, whether or not a parent watches."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import Any
 
 _SPARE_BYTES = 4 << 20
 _kept_alive: list[Any] = []
+"""Objects that C code points to, so that they must never be freed."""
 
 
 def limit_memory(memory_bytes: int) -> None:
@@ -60,8 +61,8 @@ def abort_on_memory_error() -> None:
     """From now on, this process aborts where Python code could catch a MemoryError, in whatever thread.
 
     sympy, and many a reward function, catch every exception and go on with the next idea: what comes of that
-    is an answer of less memory, not of the question. The peak of the address space does not tell, since a large
-    allocation that is refused leaves it as it was. So the error itself is taken, without allocating anything:
+    depends on memory, not on the question. The peak of the address space does not tell, since a large
+    allocation that is refused leaves it as it was. So the error itself is intercepted, without allocating anything:
 
     * CPython 3.11 makes its MemoryErrors by calling the class that `PyExc_MemoryError` points to, when the
       first Python code could see one. It is pointed to a class whose constructor is C's `abort`.

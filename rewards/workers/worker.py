@@ -27,12 +27,11 @@ from rewards.spec import RewardSpec
 from rewards.workers.limits import abort_on_memory_error, allow_cpu, is_memory_spent, limit_memory, num_cpus
 
 _LOOK_AT_MEMORY_AFTER_S = 0.005
-"""In less time a call fills some 20 MiB, piece by piece; looking takes 30 µs, as long as a quick verdict."""
-
-
-_VERDICT_S, _VERDICT_FRAC = 0.5, 0.75
-"""Ending the processes that a checker has started, and saying so, takes part of a call's time: half a second, or a
-quarter where deadlines are short."""
+"""Shorter calls are not looked at: they cannot fill more than some 20 MiB piece by piece, and to look takes 30 µs, as
+long as a quick verdict."""
+_MAX_RESERVE_S, _MAX_RESERVE_FRAC = 0.5, 0.25
+"""How much of a call's time the processes that a checker starts do not get, for they have to be ended and their verdict
+sent before the deadline: half a second, or a quarter of the deadline where that is less."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +51,8 @@ class SetUp:
         return deadline_s * num_cpus() if may_run_threads else deadline_s
 
     def budget(self, deadline_s: float) -> Budget:
-        """What a checker may give to the processes that it starts, so that its verdict is there by the deadline."""
-        return Budget(max(deadline_s - _VERDICT_S, _VERDICT_FRAC * deadline_s), self.memory_bytes)
+        """What the processes that a checker starts may use, so that the verdict is sent before the deadline."""
+        return Budget(deadline_s - min(_MAX_RESERVE_S, _MAX_RESERVE_FRAC * deadline_s), self.memory_bytes)
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,7 @@ Tasks = dict[str, Callable[..., Any]]
 def work(connection: Connection) -> None:
     """Take a `SetUp` and the calls' deadline in seconds, then jobs until the pipe ends.
 
-    That a job is here is said first, then comes the answer to each of its calls.
+    For each job it first says that it has received it, and then sends the answer to each call as it is there.
     """
     try:
         set_up, deadline_s = connection.recv()
@@ -115,7 +114,7 @@ def _cpu_s() -> float:
 
 
 def _answer(tasks: Tasks, set_up: SetUp, deadline_s: float, payload: bytes) -> dict[str, Any]:
-    """The result of one call, or what it raised. Out of memory, nothing here can be trusted: die."""
+    """The result of one call, or the error that it raised. Ends this process when memory has run out."""
     try:
         call: Call = pickle.loads(payload)
         allow_cpu(set_up.max_cpu_s(call, deadline_s))
@@ -131,4 +130,5 @@ def _answer(tasks: Tasks, set_up: SetUp, deadline_s: float, payload: bytes) -> d
 
 
 def send(connection: Connection, message: dict[str, Any]) -> None:
+    """Send one message as JSON."""
     connection.send_bytes(json.dumps(message).encode())
