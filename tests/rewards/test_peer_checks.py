@@ -12,7 +12,7 @@ from scoring import checked, request_of
 
 from rewards.answers.extract import extract
 from rewards.checkers import verify
-from rewards.parts.builtin import other_parts
+from rewards.parts.builtin import parts_without_worker
 from rewards.parts.checked import CheckedResponse
 from rewards.parts.format import format_reward, is_well_formed
 from rewards.parts.options import FormatOptions, OverlongOptions, RepetitionOptions
@@ -27,7 +27,7 @@ PEERS_COSINE = {"r_correct_0": 1.0, "r_correct_max": 0.5, "r_wrong_0": -1.0, "r_
 
 def parts(name, lengths, outcomes, step=0, **options):
     found = checked(lengths, outcomes)
-    return list(other_parts(RewardSpec(name=name, options=options), request_of(found, step=step), found))
+    return list(parts_without_worker(RewardSpec(name=name, options=options), request_of(found, step=step), found))
 
 
 def cosine(lengths, outcome, **options):
@@ -308,7 +308,7 @@ def test_knights_and_knaves(answer, expected, reason):
 def _kimi_by_tokens():
     """Two right answers of 10 and 20 tokens, whose texts are as long as each other."""
     found = [CheckedResponse(Response("x" * 50, length, False), RIGHT) for length in (10, 20)]
-    return list(other_parts(RewardSpec(name="length"), request_of(found), found))
+    return list(parts_without_worker(RewardSpec(name="length"), request_of(found), found))
 
 
 def _format(text, **more):
