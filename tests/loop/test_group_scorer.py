@@ -47,7 +47,7 @@ FAULT = Fault("toy:brevity", Outcome.TIMED_OUT, 4, "no answer within 5 s")
 SOUND = ((RIGHT,) * 4, [])
 
 
-def judge(clock: PhaseClock, *groups: tuple[tuple[Score, ...], list[Fault]], **scoring: Any) -> GroupScorer:
+def group_scorer(clock: PhaseClock, *groups: tuple[tuple[Score, ...], list[Fault]], **scoring: Any) -> GroupScorer:
     scorer = FailingScorer(*(groups or [(SCORES, [])]))
     return GroupScorer(scorer, get_template("plain"), ScoringSection(**scoring), clock)  # type: ignore[arg-type]
 
@@ -55,14 +55,14 @@ def judge(clock: PhaseClock, *groups: tuple[tuple[Score, ...], list[Fault]], **s
 def test_too_many_failures_end_the_run() -> None:
     groups = (SCORES, []), ((RIGHT,) * 4, [FAULT])
     with pytest.raises(UserError, match=r"scoring.max_failed_frac=0.5: on 88% of the completions of step 7") as caught:
-        judge(PhaseClock(), *groups).score([GROUP] * 2, 7)
+        group_scorer(PhaseClock(), *groups).score([GROUP] * 2, 7)
     assert "toy:brevity: timed_out: no answer within 5 s" in str(caught.value)
 
 
 def test_a_recipe_may_be_content_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     clock = PhaseClock()
     with caplog.at_level(logging.WARNING):
-        [scored] = judge(clock, when_failing="warn").score([GROUP], 7)
+        [scored] = group_scorer(clock, when_failing="warn").score([GROUP], 7)
     assert scored.scores == (RIGHT, CRASHED, CRASHED, CRASHED)
     [line] = [record.getMessage() for record in caplog.records]
     assert line.startswith("scoring.max_failed_frac=0.5: on 75% of the completions of step 7 a verdict")
@@ -71,7 +71,7 @@ def test_a_recipe_may_be_content_with_a_warning(caplog: pytest.LogCaptureFixture
 
 
 def test_what_the_recipe_allows_is_passed_over(caplog: pytest.LogCaptureFixture) -> None:
-    judge(PhaseClock(), max_failed_frac=0.75).score([GROUP], 7)
+    group_scorer(PhaseClock(), max_failed_frac=0.75).score([GROUP], 7)
     assert caplog.records == []
 
 
@@ -91,7 +91,7 @@ def test_a_completion_that_failed_twice_counts_once(
     groups: list[tuple[tuple[Score, ...], list[Fault]]], share: float
 ) -> None:
     clock = PhaseClock()
-    judge(clock, *groups, max_failed_frac=1.0).score([GROUP] * 2, 7)
+    group_scorer(clock, *groups, max_failed_frac=1.0).score([GROUP] * 2, 7)
     assert clock.notes() == {"score/failed_frac": share}
 
 
