@@ -41,10 +41,10 @@ def token_logprobs(
     of bf16 matrices are handed on in float32 where the device can (CUDA); elsewhere (a CPU) logits are rounded to bf16.
     """
     kind = hidden.device.type
-    autocasts = torch.is_autocast_enabled(kind)
-    dtype = torch.float32 if autocasts and precision == "fp32" else hidden.dtype
-    if autocasts and precision == "bf16":
-        dtype = torch.get_autocast_dtype(kind)
+    if not torch.is_autocast_enabled(kind):
+        dtype = hidden.dtype
+    else:
+        dtype = torch.float32 if precision == "fp32" else torch.get_autocast_dtype(kind)
     room = saved_bytes if torch.is_grad_enabled() else 0
     with torch.autocast(kind, enabled=False):
         logps, entropies = TokenLogprobs.apply(  # type: ignore[no-untyped-call]

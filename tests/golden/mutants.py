@@ -267,7 +267,9 @@ MUTANTS = (
     _mutant(
         "half precision all the same", "model", 'precision == "fp32" else', 'precision == "" else', "head_precision"
     ),
-    _mutant("a head of another precision", "model", "precision=self._settings.head", "", "head_precision"),
+    _mutant(
+        "a head of another precision", "model", "precision=self._settings.head", 'precision="bf16"', "head_precision"
+    ),
     _mutant(
         "entropies asked for or not",
         "model",

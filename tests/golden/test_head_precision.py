@@ -129,6 +129,14 @@ def test_a_head_in_fp32_rounds_nothing() -> None:
     torch.testing.assert_close(gradient.double(), torch.autograd.grad(expected.sum(), weight)[0], rtol=0, atol=1e-4)
 
 
+def test_a_head_in_fp32_is_in_fp32_whatever_the_states_are_in() -> None:
+    hidden, targets, head = inputs()
+    rounded = hidden.detach().bfloat16()
+    logps, _ = in_bf16(rounded, targets, head, precision="fp32")
+    expected, _ = in_bf16(rounded.float(), targets, head, precision="fp32")
+    assert torch.equal(logps, expected)
+
+
 def test_a_head_in_fp32_is_in_fp32_where_products_are_wide(wide: list[str]) -> None:
     hidden, targets, head = inputs()
     in_bf16(hidden, targets, head, precision="fp32")
