@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
+from grpo.bench.machine import Matrix
 from grpo.model.files import head_dim
 from grpo.records import PromptTree
 
-DENSE_BF16_PEAKS = {
-    "H100 PCIe": 756e12,
-    "H100 NVL": 835e12,
-    "H100": 989e12,
-    "H200 NVL": 835e12,
-    "H200": 989e12,
-    "A100": 312e12,
-}
+DENSE_BF16_PEAKS = {"H100 PCIe": 756e12, "H100 NVL": 835e12, "H100": 989e12, "H200 NVL": 835e12, "H200": 989e12}
+DENSE_BF16_PEAKS |= {"A100": 312e12}
 """NVIDIA's data sheets, FLOP/s without sparsity; the first name that is part of a device's."""
 
 
@@ -58,9 +54,8 @@ def flops(shape: ModelShape, work: Work) -> int:
 
 def packed_work(micro_batches: Sequence[Sequence[PromptTree]]) -> Work:
     """Each prompt once in each tree; the last token of a completion is no input, and only seen pairs count."""
-    trees = [tree for trees in micro_batches for tree in trees]
     body = head = pairs = 0
-    for tree in trees:
+    for tree in (tree for trees in micro_batches for tree in trees):
         prompt = len(tree.prompt_ids)
         body += prompt
         pairs += prompt * (prompt + 1) // 2
@@ -88,7 +83,7 @@ def model_shape(model: Any) -> ModelShape:
     """Read off a model that transformers loaded. All weights count for every token: experts are not told apart."""
     config = model.config.get_text_config()
     return ModelShape(
-        body_parameters=sum(one.numel() for one in body_matrices(model)),
+        body_parameters=sum(one.numel() for one in _body_weights(model)),
         head_parameters=model.get_output_embeddings().weight.numel(),
         num_layers=config.num_hidden_layers,
         attention_width=config.num_attention_heads * head_dim(config),
@@ -96,13 +91,20 @@ def model_shape(model: Any) -> ModelShape:
     )
 
 
-def body_matrices(model: Any) -> list[nn.Parameter]:
-    """What every token is multiplied with before the head: neither what is looked up nor adapters."""
-    looked_up = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
-    named = [(name, one) for name, one in model.base_model.named_parameters() if ".lora_" not in name]
-    return [one for _, one in named if one.dim() >= 2 and id(one) not in looked_up]
+def matrices(model: Any) -> list[Matrix]:
+    """The model's matrices by shape, the output head last."""
+    counted = Counter((one.shape[0], one.shape[1]) for one in _body_weights(model) if one.dim() == 2)
+    outputs, inputs = model.get_output_embeddings().weight.shape
+    return [(*shape, count) for shape, count in counted.items()] + [(outputs, inputs, 1)]
 
 
 def known_peak(device_name: str) -> float | None:
     """A GPU's dense bf16 FLOP/s, where it is known."""
     return next((peak for name, peak in DENSE_BF16_PEAKS.items() if name in device_name), None)
+
+
+def _body_weights(model: Any) -> list[nn.Parameter]:
+    """What every token is multiplied with before the head: neither what is looked up nor adapters."""
+    looked_up = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    named = [(name, one) for name, one in model.base_model.named_parameters() if ".lora_" not in name]
+    return [one for _, one in named if one.dim() >= 2 and id(one) not in looked_up]

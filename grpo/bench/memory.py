@@ -5,74 +5,51 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
-from collections.abc import Callable
+import re
 from pathlib import Path
-from typing import Protocol
 
 import psutil
 import torch
 
-WEIGHTS_ON_THEIR_WAY = "/dev/shm/grpo-weights-{pid}-*"
-"""Files of the weight sync: memory that belongs to no process."""
 
+class UpdatePeak:
+    """The most that this process holds above what it holds at `start`, in bytes; None where the system does not tell.
 
-class Gauge(Protocol):
-    """The peak above what is there at the start, in bytes; None where the system does not tell."""
+    On a GPU that is the memory of tensors, by torch's allocator; on a CPU it is resident memory, of which Linux keeps
+    the high-water mark (VmHWM).
+    """
 
-    def start(self) -> None: ...
-
-    def above(self) -> int | None: ...
-
-
-class ProcessGauge:
-    """Resident memory, by Linux' own high-water mark (VmHWM), which `start` sets back to what is resident."""
-
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device) -> None:
+        self._on_gpu = device.type == "cuda"
         self._before: int | None = None
 
     def start(self) -> None:
-        give_back()
-        try:
-            Path("/proc/self/clear_refs").write_text("5")
-            self._before = _status_bytes("VmRSS")
-        except OSError:
-            self._before = None
-
-    def above(self) -> int | None:
-        return None if self._before is None else max(0, _status_bytes("VmHWM") - self._before)
-
-
-class CudaGauge:
-    """Memory of this process's tensors, by torch's allocator."""
-
-    def __init__(self) -> None:
-        self._before = 0
-
-    def start(self) -> None:
         gc.collect()
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-        self._before = torch.cuda.memory_allocated()
+        if self._on_gpu:
+            torch.cuda.synchronize()
+            torch.cuda.reset_peak_memory_stats()
+            self._before = torch.cuda.memory_allocated()
+            return
+        with contextlib.suppress(OSError, AttributeError):
+            # What was freed goes back to the system, so that what is resident is what is in use.
+            ctypes.CDLL(None).malloc_trim(0)
+        with contextlib.suppress(OSError):
+            # This sets the mark back to what is resident.
+            Path("/proc/self/clear_refs").write_text("5")
+            self._before = psutil.Process().memory_info().rss
 
     def above(self) -> int | None:
-        return torch.cuda.max_memory_allocated() - self._before
-
-
-def make_gauge(device: torch.device) -> Gauge:
-    return CudaGauge() if device.type == "cuda" else ProcessGauge()
-
-
-def give_back() -> None:
-    """Hand freed memory back to the system, so that what is resident is what is in use."""
-    gc.collect()
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
+        if self._before is None:
+            return None
+        if self._on_gpu:
+            return torch.cuda.max_memory_allocated() - self._before
+        [kilobytes] = re.findall(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+        return max(0, int(kilobytes) * 1024 - self._before)
 
 
 class TreePeak:
-    """The most that a process and all that it started held at once, shared pages counted once (PSS).
-
-    Weights on their way to an engine lie in shared memory and are added: a reader that maps them counts them again.
+    """The most that a process and all that it started held at once, shared pages counted once (PSS), with what came
+    to lie in shared memory meanwhile: weights on their way belong to no process. None where the system does not tell.
 
     To count shared pages once, the system goes through all pages of a process and holds it up meanwhile. So that is
     done only when the processes hold more than ever, shared pages counted more than once, which costs nothing to know.
@@ -81,61 +58,27 @@ class TreePeak:
     def __init__(self) -> None:
         self.peak_bytes: int | None = None
         self._most_resident = 0
+        self._shared_before = _shared_bytes()
 
     def look(self, pid: int) -> None:
         """Called every so often."""
-        try:
+        with contextlib.suppress(psutil.Error, AttributeError):
             process = psutil.Process(pid)
             tree = [process, *process.children(recursive=True)]
-            on_their_way = sum(_shared_bytes(one.pid) for one in tree)
-            resident = on_their_way + sum(map(_resident_bytes, tree))
-            if resident <= self._most_resident:
-                return
-            self._most_resident = resident
-            total = on_their_way + sum(_pss_bytes(one.pid) for one in tree)
-        except (OSError, psutil.Error):
-            return
-        self.peak_bytes = max(self.peak_bytes or 0, total)
+            shared = max(0, _shared_bytes() - self._shared_before)
+            resident = shared + sum(_held(one, "memory_info", "rss") for one in tree)
+            if resident > self._most_resident:
+                total = shared + sum(_held(one, "memory_full_info", "pss") for one in tree)
+                self._most_resident, self.peak_bytes = resident, max(self.peak_bytes or 0, total)
 
 
-Look = Callable[[int], None]
-
-
-def _resident_bytes(process: psutil.Process) -> int:
-    """0 for a process that has just ended."""
+def _held(process: psutil.Process, question: str, kind: str) -> int:
+    """Bytes; 0 for a process that has just ended."""
     try:
-        resident: int = process.memory_info().rss
+        return int(getattr(getattr(process, question)(), kind))
     except psutil.NoSuchProcess:
         return 0
-    return resident
 
 
-def _pss_bytes(pid: int) -> int:
-    """0 for a process that has just ended. Raises OSError where the system has no such file at all."""
-    try:
-        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        if not Path("/proc/self/smaps_rollup").exists():
-            raise OSError("no smaps_rollup") from None
-        return 0
-    return _kilobytes(text, "Pss")
-
-
-def _shared_bytes(pid: int) -> int:
-    total = 0
-    pattern = Path(WEIGHTS_ON_THEIR_WAY.format(pid=pid))
-    for folder in pattern.parent.glob(pattern.name):
-        for file in folder.glob("*"):
-            with contextlib.suppress(OSError):
-                total += file.stat().st_blocks * 512
-    return total
-
-
-def _status_bytes(name: str) -> int:
-    return _kilobytes(Path("/proc/self/status").read_text(), name)
-
-
-def _kilobytes(text: str, name: str) -> int:
-    """The value of a line such as ``VmRSS:   1234 kB``, in bytes."""
-    [line] = [line for line in text.splitlines() if line.startswith(f"{name}:")]
-    return int(line.split()[1]) * 1024
+def _shared_bytes() -> int:
+    return int(psutil.disk_usage("/dev/shm").used) if Path("/dev/shm").is_dir() else 0

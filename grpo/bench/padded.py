@@ -30,7 +30,7 @@ def padded_logprobs(
     mask = torch.zeros_like(ids)
     for number, (prompt, completion) in enumerate(rows):
         filled = slice(before - len(prompt), before + len(completion))
-        ids[number, filled] = torch.tensor(prompt + completion)
+        ids[number, filled] = torch.tensor([*prompt, *completion])
         mask[number, filled] = 1
     ids, mask = ids.to(device), mask.to(device)
     positions = (mask.cumsum(-1) - 1).clamp(min=0)

@@ -3,121 +3,84 @@
 from __future__ import annotations
 
 import math
-import statistics
+import sys
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from grpo.bench.matmul import MatmulJob
+from grpo.bench.beside_trl import run_trl, trl_job
 from grpo.bench.memory import TreePeak
-from grpo.bench.peer import TrlSide
+from grpo.bench.process import OwnProcess
 from grpo.bench.side import UpdateJob
-from grpo.bench.whole import StepJob
-from grpo.bench.worker import Worker
+from grpo.bench.sides import OurUpdate, PaddedUpdate
+from grpo.bench.whole import WholeStep
 
-SIDES = ("ours", "padded")
-Say = Callable[[str], None]
-Open = Callable[[str, Any], Worker]
-"""A kind and its job to a process that has opened it."""
-
-
-@dataclass(frozen=True)
-class Updates:
-    """What was found of each side, its timings included, and the machine's rates of matrix products, in FLOP/s by
-    type: before the timings and after them."""
-
-    sides: dict[str, Any]
-    rates: list[dict[str, float]]
+SIDES = {"ours": OurUpdate, "padded": PaddedUpdate}
+WARM_UP_STEPS = 2
+"""Whole steps before those that are timed: the first makes the optimiser's state, the second finds room beside it."""
+Rates = list[dict[str, float]]
 
 
-def measure_updates(job: UpdateJob, steps: int, open_: Open, say: Say) -> Updates:
-    """Both sides are there from start to end, and make one update each in turn."""
-    times: dict[str, list[dict[str, float]]] = defaultdict(list)
-    with ExitStack() as stack:
-        workers = {side: stack.enter_context(open_(side, job)) for side in SIDES}
-        found = {}
-        for side in SIDES:
-            say(f"{side}: warm-up and memory")
-            found[side] = _first(workers[side])
-        matmul = stack.enter_context(open_("matmul", matmul_job(job, found["ours"])))
-        rates = [matmul.ask("rates")]
-        for number in range(steps):
-            say(f"update {number + 1} of {steps}")
-            for side in SIDES:
-                times[side] += workers[side].ask("times", 1)
-        rates.append(matmul.ask("rates"))
-    return Updates({side: found[side] | {"times": times[side]} for side in SIDES}, rates)
+def measure_updates(job: UpdateJob, temporary: Path, *, together: bool) -> tuple[dict[str, Any], Rates]:
+    """What is found of each side, its timings included, and the machine's rates of matrix products in FLOP/s by type,
+    taken before, between and, where the sides are there together, after the timings.
 
-
-def measure_updates_apart(job: UpdateJob, steps: int, open_: Open, say: Say) -> Updates:
-    """For a GPU, of which each side may need most: one at a time is there, and comes twice."""
+    Each side has a process of its own. Together they make one update a turn; on a GPU, of which each side may need
+    most, one at a time is there, and comes twice.
+    """
+    steps = job.options.steps
+    turns = [1] * steps if together else [one for one in (math.ceil(steps / 2), steps // 2) if one]
     found: dict[str, Any] = {}
     times: dict[str, list[dict[str, float]]] = defaultdict(list)
-    rates = []
-    for number in filter(None, [math.ceil(steps / 2), steps // 2]):
-        for side in SIDES:
-            say(f"{side}: warm-up, memory and {number} updates")
-            with open_(side, job) as worker:
-                found[side] = _first(worker)
-                times[side] += worker.ask("times", number)
-        with open_("matmul", matmul_job(job, found["ours"])) as worker:
-            rates.append(worker.ask("rates"))
-    return Updates({side: found[side] | {"times": times[side]} for side in SIDES}, rates)
+    rates: Rates = []
+    processes: dict[str, OwnProcess] = {}
+    with ExitStack() as stack:
+        for turn, number in enumerate(turns):
+            for side, kind in SIDES.items():
+                say(f"turn {turn + 1} of {len(turns)}: {side}")
+                if side not in processes:
+                    processes[side] = stack.enter_context(OwnProcess(temporary / f"{side}.log"))
+                    processes[side].open(kind, job)
+                    found[side] = processes[side].ask("warm_up") | {"peak_memory_bytes": processes[side].ask("memory")}
+                if side == "ours":
+                    rates.append(processes[side].ask("rates"))
+                times[side] += processes[side].ask("times", number)
+                if not together:
+                    processes.pop(side).close()
+        if together:
+            rates.append(processes["ours"].ask("rates"))
+    return {side: found[side] | {"times": times[side]} for side in SIDES}, rates
 
 
-def matmul_job(job: UpdateJob, side: Mapping[str, Any]) -> MatmulJob:
-    """Products in the shapes of a side's update."""
-    work = side["work"]
-    num_micro_batches = max(1, math.ceil(work["body_tokens"] / job.budget))
-    return MatmulJob(
-        device=job.device,
-        matrices=tuple(map(tuple, side["matrices"])),
-        rows=work["body_tokens"] // num_micro_batches,
-        head_rows=work["head_tokens"] // num_micro_batches,
-    )
-
-
-def measure_steps(
-    job: UpdateJob, peer: TrlSide, rounds: int, temporary: Path, env: dict[str, str], say: Say
-) -> dict[str, Any]:
+def measure_steps(job: UpdateJob, temporary: Path, *, generate: bool) -> dict[str, Any]:
     """The whole step of ours and of TRL, each run `rounds` times from start to end, in turns."""
-    job = replace(job, correct_sampler=peer.correction)
+    options = job.options
     runs: dict[str, list[dict[str, Any]]] = {"ours": [], "trl": []}
-    peaks: dict[str, list[int | None]] = {"ours": [], "trl": []}
-    for number in range(rounds):
-        log = temporary / f"engine_{number}.log"
-        step = StepJob(job, peer.generate, peer.warm_up_steps, peer.num_steps, log)
-        say(f"whole steps, round {number + 1} of {rounds}: ours")
+    for number in range(options.rounds):
+        say(f"whole steps, round {number + 1} of {options.rounds}: ours")
         peak = TreePeak()
-        with Worker("step", step, temporary / f"step_{number}.log", env, peak.look) as worker:
-            runs["ours"].append(worker.ask("run"))
-        peaks["ours"].append(peak.peak_bytes)
-        say(f"whole steps, round {number + 1} of {rounds}: trl")
+        with OwnProcess(temporary / f"step_{number}.log", peak.look) as process:
+            process.open(WholeStep, job, generate, temporary / f"engine_{number}.log")
+            run = process.ask("run", WARM_UP_STEPS, options.steps)
+        runs["ours"].append(run | {"run_peak_bytes": peak.peak_bytes})
+        say(f"whole steps, round {number + 1} of {options.rounds}: trl")
         peak = TreePeak()
-        runs["trl"].append(peer.run(job, temporary / f"trl_{number}", env, peak.look))
-        peaks["trl"].append(peak.peak_bytes)
-    return {side: _joined(runs[side]) | {"run_peak_bytes": _highest(peaks[side])} for side in runs}
+        theirs = trl_job(job, generate=generate, warm_up_steps=WARM_UP_STEPS)
+        run = run_trl(theirs, options.trl_python, temporary / f"trl_{number}", peak.look)
+        runs["trl"].append(run | {"run_peak_bytes": peak.peak_bytes})
+    return {side: _joined(found) for side, found in runs.items()} | {"generation": generate}
 
 
-def medians(times: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """By name, the median of each."""
-    return {name: statistics.median(one[name] for one in times) for name in times[0]}
-
-
-def _first(worker: Worker) -> dict[str, Any]:
-    found: dict[str, Any] = worker.ask("warm_up")
-    return found | {"peak_memory_bytes": worker.ask("memory")}
+def say(text: str) -> None:
+    """Tell the person what is being done."""
+    print(f"bench: {text}", file=sys.stderr, flush=True)
 
 
 def _joined(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Lists of all runs one after another; all else is the last run's."""
+    """Lists of all runs one after another, the highest peak of memory; all else is the last run's."""
     last = runs[-1]
     lists = {name: [value for run in runs for value in run[name]] for name in last if isinstance(last[name], list)}
-    return dict(last) | lists
-
-
-def _highest(peaks: Sequence[int | None]) -> int | None:
-    return max((peak for peak in peaks if peak is not None), default=None)
+    peak = max((run["run_peak_bytes"] for run in runs if run["run_peak_bytes"] is not None), default=None)
+    return dict(last) | lists | {"run_peak_bytes": peak}

@@ -17,7 +17,7 @@ from grpo.batching.micro_batches import split
 from grpo.batching.pack import Packed, pack
 from grpo.errors import UserError
 from grpo.model.lora import open_network
-from grpo.model.network import Reference
+from grpo.model.network import Network, Reference
 from grpo.objectives.kl import ESTIMATORS
 from grpo.objectives.tokens import Tokens
 from grpo.parallel.world import World
@@ -110,6 +110,15 @@ class Policy:
         with torch.no_grad():
             logps, _ = self._network.logprobs(pack(trees, self._world.device), 1.0)
         return [part.tolist() for part in torch.split(logps, [len(ids) - 1 for ids in token_ids])]
+
+    @property
+    def network(self) -> Network:
+        """What is trained. It may be replaced by one that does the same and tells of it."""
+        return self._network
+
+    @network.setter
+    def network(self, network: Network) -> None:
+        self._network = network
 
     @property
     def export_bytes(self) -> int:
