@@ -12,8 +12,8 @@ from typing import Any
 
 from grpo.bench import trl_trainer
 from grpo.bench.process import BenchError, OwnProcess
-from grpo.bench.rollouts import Groups, longest, rows_for
-from grpo.bench.side import LR, UpdateJob
+from grpo.bench.rollouts import Groups, longest
+from grpo.bench.side import LR, UpdateJob, rows_for
 from grpo.errors import UserError
 from grpo.records import ScoredGroup
 

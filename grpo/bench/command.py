@@ -21,7 +21,7 @@ from grpo.bench.options import Options
 from grpo.bench.process import BenchError, OwnProcess
 from grpo.bench.random_model import save_random_model
 from grpo.bench.report import disagreements, drift, show, step_report, update_report
-from grpo.bench.rollouts import longest, make_rollouts, num_tokens
+from grpo.bench.rollouts import longest, make_rollouts, token_counts
 from grpo.bench.side import UpdateJob
 from grpo.bench.turns import measure_steps, measure_updates, say
 from grpo.errors import UserError
@@ -62,7 +62,7 @@ def measure(options: Options, temporary: Path) -> dict[str, Any]:
     if beside_trl:
         corrects = options.trl_correction and bool(options.shape) and generate
         whole = measure_steps(replace(job, corrects=corrects), temporary, generate=generate)
-    prompt_tokens, completion_tokens = num_tokens(groups)
+    prompt_tokens, completion_tokens = map(sum, token_counts(groups))
     work = {"prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens, "longest": longest(groups)}
     asked = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(options).items()}
     return {

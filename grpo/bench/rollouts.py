@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+
+from transformers import AutoConfig
 
 from data.problem import Problem
 from data.sources import load_problems
@@ -14,13 +17,17 @@ from data.templates import get_template
 from grpo.bench.options import MAX_NEW_TOKENS, TEMPLATES, Options
 from grpo.bench.process import OwnProcess
 from grpo.errors import UserError
-from grpo.model.files import check_supported, context_length, load_tokenizer, model_config, stop_ids
+from grpo.model.files import check_supported, context_length, load_tokenizer, stop_ids
 from grpo.parallel.world import join_world
+from grpo.phases import PhaseClock
+from grpo.policy.policy import Policy
 from grpo.recipe.sections import RolloutSection
 from grpo.records import Completion, Group, Prompt, ScoredGroup
-from grpo.rollout.engines.protocol import Request, Sampling, Written, derive_seed
+from grpo.rollout.engines.protocol import Sampling
 from grpo.rollout.engines.vllm_client import VllmEngine
+from grpo.rollout.generate import GenerationPlan, Rollouts
 from grpo.rollout.prompts import render_prompts
+from grpo.rollout.weight_sync.proof import PROBE_PROMPTS, PROBE_TOKENS, LoadedOnce, WeightSync
 from rewards.records import Outcome, Score
 
 REWARD = "bench:fixed"
@@ -29,68 +36,50 @@ SAMPLER_LOGP = -1.0
 _UNWRITTEN_MEAN, _UNWRITTEN_SPREAD = 64, 0.5
 """Lengths of a shape's completions where no engine can write them: 32 to 96 tokens."""
 
-Tokens = tuple[int, ...]
 Groups = tuple[ScoredGroup, ...]
-
-
-class Writer:
-    """vLLM on the prompts of a bench, with the model's own weights until it is given others."""
-
-    def __init__(
-        self, folder: Path, settings: RolloutSection, prompts: Sequence[Tokens], device: str, log: Path
-    ) -> None:
-        self._prompts = prompts
-        self._group_size = settings.group_size
-        ends = stop_ids(folder, load_tokenizer(folder))
-        self._sampling = Sampling(settings.temperature, settings.max_new_tokens, ends)
-        longest = max(map(len, prompts)) + settings.max_new_tokens
-        on = join_world(device).device
-        self.engine = VllmEngine(folder, settings, max_model_len=longest, device=on, seed=0, log=log)
-
-    def write(self, name: str) -> list[tuple[Written, ...]]:
-        """A group of completions for each prompt, in order; all seeds are derived from the name."""
-        requests = [
-            Request(prompt, tuple(derive_seed(name, number, index) for index in range(self._group_size)))
-            for number, prompt in enumerate(self._prompts)
-        ]
-        written = dict(self.engine.generate(requests, self._sampling))
-        return [written[number] for number in range(len(requests))]
 
 
 def make_rollouts(options: Options, folder: Path, temporary: Path, *, engine: bool) -> tuple[Groups, str]:
     """The groups, and in a few words what they are. Raises UserError where they do not fit the model or the budget."""
-    vocabulary = _vocabulary(folder)
+    vocabulary = AutoConfig.from_pretrained(folder).get_text_config().vocab_size
     num = options.groups * options.group_size
     if not options.shape:
-        prompts = spread_lengths(options.prompt_tokens, options.spread, options.groups, seed=0)
+        prompt_lengths = spread_lengths(options.prompt_tokens, options.spread, options.groups, seed=0)
         lengths = spread_lengths(options.completion_tokens, options.spread, num, seed=1)
-        _check_lengths(max(prompts), max(lengths), options, folder)
-        return random_groups(random_prompts(prompts, vocabulary), lengths, vocabulary), "random tokens"
-    real = _real_prompts(options, folder)
-    _check_lengths(max(map(len, real)), MAX_NEW_TOKENS, options, folder)
+        _check_lengths(max(prompt_lengths), max(lengths), options, folder)
+        return random_groups(random_prompts(prompt_lengths, vocabulary), lengths, vocabulary), "random tokens"
+    prompts = _real_prompts(options, folder)
+    _check_lengths(max(len(prompt.token_ids) for prompt in prompts), MAX_NEW_TOKENS, options, folder)
     what = f"two-digit sums in the template {TEMPLATES[options.shape]}"
     if engine:
-        return _written_groups(real, options, folder, temporary), f"{what}, completions by vLLM"
+        size = options.group_size
+        settings = RolloutSection(prompts_per_step=len(prompts), group_size=size, max_new_tokens=MAX_NEW_TOKENS)
+        with OwnProcess(temporary / "writer.log") as process:
+            log = temporary / "writer_engine.log"
+            written = process.run(partial(_write, folder, settings, prompts, options.device, log))
+        return _with_rewards(written), f"{what}, completions by vLLM"
     lengths = spread_lengths(_UNWRITTEN_MEAN, _UNWRITTEN_SPREAD, num, seed=1)
-    return random_groups(real, lengths, vocabulary), f"{what}, completions of random tokens"
+    return random_groups(prompts, lengths, vocabulary), f"{what}, completions of random tokens"
 
 
-def random_prompts(lengths: Sequence[int], vocabulary: int, seed: int = 0) -> list[Tokens]:
+def random_prompts(lengths: Sequence[int], vocabulary: int) -> list[Prompt]:
     """Prompts of random tokens."""
-    rng = random.Random(seed)
-    return [_tokens(length, vocabulary, rng) for length in lengths]
+    rng = random.Random(0)
+    problems = [Problem(f"bench/{row}", "", "", "exact", "bench", row=row) for row in range(len(lengths))]
+    return [Prompt(one, _tokens(length, vocabulary, rng)) for one, length in zip(problems, lengths, strict=True)]
 
 
-def random_groups(prompts: Sequence[Tokens], lengths: Sequence[int], vocabulary: int, seed: int = 0) -> Groups:
+def random_groups(prompts: Sequence[Prompt], lengths: Sequence[int], vocabulary: int) -> Groups:
     """Completions of random tokens for given prompts; one length for each of all completions, group by group."""
-    rng = random.Random(f"completions {seed}")
+    rng = random.Random("completions")
+    completions = [Completion(_tokens(one, vocabulary, rng), (SAMPLER_LOGP,) * one, "", "length") for one in lengths]
     size = len(lengths) // len(prompts)
-    groups = []
-    for number, prompt in enumerate(prompts):
-        here = lengths[number * size : (number + 1) * size]
-        completions = [Written(_tokens(one, vocabulary, rng), (SAMPLER_LOGP,) * one, "length") for one in here]
-        groups.append(_group(number, prompt, completions, rng))
-    return tuple(groups)
+    return _with_rewards(
+        [
+            Group(prompt, tuple(completions[number * size : (number + 1) * size]), version=0, position=number)
+            for number, prompt in enumerate(prompts)
+        ]
+    )
 
 
 def spread_lengths(mean: int, spread: float, num: int, seed: int) -> list[int]:
@@ -101,58 +90,69 @@ def spread_lengths(mean: int, spread: float, num: int, seed: int) -> list[int]:
     return lengths
 
 
-def draw_rewards(num: int, rng: random.Random) -> tuple[float, ...]:
+def draw_rewards(num: int, rng: random.Random) -> list[float]:
     """0 or 1 each, and both are there."""
     rewards = [1.0, 0.0, *(float(rng.random() < 0.5) for _ in range(num - 2))]
     rng.shuffle(rewards)
-    return tuple(rewards)
+    return rewards
 
 
-def num_tokens(groups: Groups) -> tuple[int, int]:
-    """Tokens of all prompts, and of all completions."""
-    prompts = sum(len(one.group.prompt.token_ids) for one in groups)
-    return prompts, sum(len(completion.token_ids) for one in groups for completion in one.group.completions)
+def open_rollouts(
+    folder: Path, settings: RolloutSection, prompts: Sequence[Prompt], device: str, log: Path, policy: Policy | None
+) -> tuple[Rollouts, Sampling, PhaseClock]:
+    """vLLM as in a run: with the policy's weights, or where there is none with the model's own."""
+    tokenizer = load_tokenizer(folder)
+    sampling = Sampling(settings.temperature, settings.max_new_tokens, stop_ids(folder, tokenizer))
+    engine = VllmEngine(
+        folder,
+        settings,
+        max_model_len=max(len(prompt.token_ids) for prompt in prompts) + settings.max_new_tokens,
+        device=join_world(device).device,
+        seed=0,
+        log=log,
+    )
+    probe = [prompt.token_ids[:PROBE_TOKENS] for prompt in prompts[:PROBE_PROMPTS]]
+    sync = WeightSync(engine, policy, probe, settings.sync_tolerance) if policy else LoadedOnce()
+    clock = PhaseClock()
+    return Rollouts(engine, sync, tokenizer.decode, 0, clock), sampling, clock
+
+
+def token_counts(groups: Groups) -> tuple[list[int], list[int]]:
+    """Of every prompt, and of every completion."""
+    completions = [len(completion.token_ids) for one in groups for completion in one.group.completions]
+    return [len(one.group.prompt.token_ids) for one in groups], completions
 
 
 def longest(groups: Groups) -> tuple[int, int]:
     """Tokens of the longest prompt, and of the longest completion."""
-    prompt = max(len(one.group.prompt.token_ids) for one in groups)
-    return prompt, max(len(completion.token_ids) for one in groups for completion in one.group.completions)
+    prompts, completions = token_counts(groups)
+    return max(prompts), max(completions)
 
 
-def rows_for(budget: int, groups: Groups) -> int:
-    """Padded rows that fit a budget of tokens; one at least."""
-    return max(1, budget // sum(longest(groups)))
+def _write(folder: Path, settings: RolloutSection, prompts: list[Prompt], device: str, log: Path) -> list[Group]:
+    rollouts, sampling, _ = open_rollouts(folder, settings, prompts, device, log, None)
+    groups = rollouts.write(prompts, GenerationPlan(settings.group_size, sampling, "recorded"))
+    return sorted(groups, key=lambda group: group.position)
 
 
-def _written_groups(prompts: Sequence[Tokens], options: Options, folder: Path, temporary: Path) -> Groups:
-    size = options.group_size
-    settings = RolloutSection(prompts_per_step=len(prompts), group_size=size, max_new_tokens=MAX_NEW_TOKENS)
-    with OwnProcess(temporary / "writer.log") as process:
-        process.open(Writer, folder, settings, prompts, options.device, temporary / "writer_engine.log")
-        written = process.ask("write", "recorded")
+def _with_rewards(groups: Sequence[Group]) -> Groups:
+    """Rewards are drawn, and not all alike in any group."""
     rng = random.Random("rewards")
-    return tuple(_group(number, *one, rng) for number, one in enumerate(zip(prompts, written, strict=True)))
+    drawn = [draw_rewards(len(group.completions), rng) for group in groups]
+    return tuple(
+        ScoredGroup(group, tuple(Score(reward, {REWARD: reward}, Outcome.WRONG, None) for reward in rewards))
+        for group, rewards in zip(groups, drawn, strict=True)
+    )
 
 
-def _group(number: int, prompt: Tokens, written: Sequence[Written], rng: random.Random) -> ScoredGroup:
-    """With rewards that are drawn and not all alike."""
-    rewards = draw_rewards(len(written), rng)
-    asked = Prompt(Problem(f"bench/{number}", "", "", "exact", "bench", row=number), prompt)
-    completions = tuple(Completion(one.token_ids, one.logps, "", "length") for one in written)
-    scores = tuple(Score(reward, {REWARD: reward}, Outcome.WRONG, None) for reward in rewards)
-    return ScoredGroup(Group(asked, completions, version=0, position=number), scores)
-
-
-def _tokens(length: int, vocabulary: int, rng: random.Random) -> Tokens:
+def _tokens(length: int, vocabulary: int, rng: random.Random) -> tuple[int, ...]:
     return tuple(rng.randrange(vocabulary) for _ in range(length))
 
 
-def _real_prompts(options: Options, folder: Path) -> list[Tokens]:
+def _real_prompts(options: Options, folder: Path) -> list[Prompt]:
     spec = SourceSpec(source="arithmetic", num_problems=options.groups, options={"min_value": 10, "max_value": 99})
     template = get_template(TEMPLATES[options.shape or "A"])
-    prompts, _ = render_prompts(load_problems(spec).problems, template, load_tokenizer(folder), max_tokens=10**9)
-    return [tuple(prompt.token_ids) for prompt in prompts]
+    return render_prompts(load_problems(spec).problems, template, load_tokenizer(folder), max_tokens=10**9)[0]
 
 
 def _check_lengths(prompt: int, completion: int, options: Options, folder: Path) -> None:
@@ -168,11 +168,3 @@ def _check_lengths(prompt: int, completion: int, options: Options, folder: Path)
             f"--budget={options.budget}: a prompt with one completion may have {needed} tokens; give at least that"
         )
     check_supported(folder, needed, gradient_checkpointing=options.gradient_checkpointing)
-
-
-def _vocabulary(folder: Path) -> int:
-    config = model_config(folder)
-    size = config.get("vocab_size") or config.get("text_config", {}).get("vocab_size")
-    if not size:
-        raise UserError(f"--model={folder}: no vocab_size in its config.json; choose another model")
-    return int(size)

@@ -24,7 +24,7 @@ from grpo.bench.rollouts import REWARD, Groups, longest
 from grpo.parallel.world import join_world
 from grpo.policy.policy import PolicySettings
 from grpo.recipe.sections import ModelSection, RolloutSection, UpdateSection, advantage_of
-from grpo.records import Batch, CreditedGroup, PromptTree
+from grpo.records import Batch, PromptTree
 from rewards.spec import RewardSpec
 
 LR = 1e-6
@@ -33,13 +33,13 @@ MicroBatches = Sequence[Sequence[PromptTree]]
 
 @dataclass(frozen=True)
 class UpdateJob:
-    """An update to make again and again, always on the same rollouts."""
+    """An update to make again and again, always on the same rollouts. `corrects`: completions are weighed for the gap
+    to the engine, as TRL does it."""
 
     folder: Path
     groups: Groups
     options: Options
     corrects: bool = False
-    """Whether completions are weighed for the gap to the engine, as TRL does it."""
 
     @property
     def max_new_tokens(self) -> int:
@@ -55,27 +55,23 @@ class UpdateJob:
         update: dict[str, Any] = {"lr": LR, "tokens_per_micro_batch": asked.budget}
         if self.corrects:
             update |= {"correction": "sequence_mask", "correction_options": {"low": 0.0, "high": 3.0}}
-        rollout = RolloutSection(
-            prompts_per_step=asked.groups,
-            group_size=asked.group_size,
-            max_new_tokens=self.max_new_tokens,
-            # As TRL's engine.
-            max_parallel=asked.groups * asked.group_size,
-            eager=False,
-        )
+        rollout = {"prompts_per_step": asked.groups, "group_size": asked.group_size}
+        rollout |= {"max_new_tokens": self.max_new_tokens}
+        # As TRL's engine.
+        rollout |= {"max_parallel": asked.groups * asked.group_size, "eager": False}
         return PolicySettings(
-            ModelSection.model_validate(model), UpdateSection.model_validate(update), rollout, steps=10**6
+            ModelSection.model_validate(model),
+            UpdateSection.model_validate(update),
+            RolloutSection.model_validate(rollout),
+            steps=10**6,
         )
-
-    def credited(self) -> list[CreditedGroup]:
-        """What the groups teach; no KL is in their rewards."""
-        costs = [((),) * len(group.scores) for group in self.groups]
-        return compute_advantages(self.groups, costs, [RewardSpec(name=REWARD)], advantage_of(self.settings().update))
 
     def batch(self, budget: int) -> Batch:
-        """Micro-batches of so many tokens, made anew for every update, as in a run."""
+        """Micro-batches of so many tokens, made anew for every update, as in a run; no KL is in the rewards."""
         settings = self.settings().update.model_copy(update={"tokens_per_micro_batch": budget})
-        return make_batch(self.credited(), settings, self.max_new_tokens)
+        costs = [((),) * len(group.scores) for group in self.groups]
+        credited = compute_advantages(self.groups, costs, [RewardSpec(name=REWARD)], advantage_of(settings))
+        return make_batch(credited, settings, self.max_new_tokens)
 
 
 class Stopwatch:
@@ -102,7 +98,8 @@ class Side(ABC):
     """The weights, the optimiser and the rollouts are there; `update` is the whole of one update.
 
     In every update it enters the phases ``forward``, ``backward`` and ``other`` of `watch`, and calls `stepping` once,
-    when only the optimiser's step is left.
+    when only the optimiser's step is left. It leaves behind `loss`, which is minus the mean of advantage x log-prob
+    over all completion tokens, and the gradient's norm before clipping.
     """
 
     layout: str
@@ -110,6 +107,7 @@ class Side(ABC):
     count: Callable[[MicroBatches], Work]
     model: Any
     """What is trained, as transformers has it."""
+    loss = grad_norm = math.nan
 
     def __init__(self, job: UpdateJob) -> None:
         self.job = job
@@ -118,9 +116,6 @@ class Side(ABC):
         self.watch = Stopwatch()
         self._gauge = UpdatePeak(self.device)
         self._peak: int | None = None
-        self.loss = math.nan
-        """Of the last update: minus the mean of advantage x log-prob over all completion tokens."""
-        self.grad_norm = math.nan
 
     @abstractmethod
     def update(self) -> None:
@@ -168,7 +163,15 @@ class Side(ABC):
 
     def times(self, num: int) -> list[dict[str, float]]:
         """Seconds of so many updates, by phase; ``update_s`` is all but the optimiser's step."""
-        return [self._time() for _ in range(num)]
+        rows = []
+        for _ in range(num):
+            self.watch.read()
+            self.watch.enter("other")
+            self.update()
+            taken = self.watch.read()
+            phases = {f"{name}_s": taken[name] for name in ("forward", "backward", "other", "optimiser")}
+            rows.append({"update_s": sum(phases.values()) - phases["optimiser_s"], **phases})
+        return rows
 
     def rates(self) -> dict[str, float]:
         """FLOP/s of the model's own products, by type, with about as many tokens at once as in this update."""
@@ -183,10 +186,7 @@ class Side(ABC):
     def trained(self) -> list[torch.nn.Parameter]:
         return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
 
-    def _time(self) -> dict[str, float]:
-        self.watch.read()
-        self.watch.enter("other")
-        self.update()
-        taken = self.watch.read()
-        phases = {f"{name}_s": taken[name] for name in ("forward", "backward", "other", "optimiser")}
-        return {"update_s": sum(phases.values()) - phases["optimiser_s"], **phases}
+
+def rows_for(budget: int, groups: Groups) -> int:
+    """Padded rows that fit a budget of tokens; one at least."""
+    return max(1, budget // sum(longest(groups)))

@@ -13,8 +13,7 @@ from transformers import AutoModelForCausalLM
 from grpo.batching.pack import Packed
 from grpo.bench.arithmetic import packed_work, padded_work
 from grpo.bench.padded import padded_logprobs
-from grpo.bench.rollouts import rows_for
-from grpo.bench.side import MicroBatches, Side, Stopwatch, UpdateJob
+from grpo.bench.side import MicroBatches, Side, Stopwatch, UpdateJob, rows_for
 from grpo.model.network import Network
 from grpo.parallel.world import SoleWorld
 from grpo.phases import PhaseClock

@@ -7,23 +7,29 @@ import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+from torch.utils.benchmark import timer
 
 from grpo.bench.beside_trl import run_trl, trl_job
 from grpo.bench.memory import TreePeak
 from grpo.bench.process import OwnProcess
+from grpo.bench.rollouts import open_rollouts, token_counts
 from grpo.bench.side import UpdateJob
 from grpo.bench.sides import OurUpdate, PaddedUpdate
-from grpo.bench.whole import WholeStep
+from grpo.phases import PhaseClock
+from grpo.rollout.generate import GenerationPlan
 
 SIDES = {"ours": OurUpdate, "padded": PaddedUpdate}
 WARM_UP_STEPS = 2
 """Whole steps before those that are timed: the first makes the optimiser's state, the second finds room beside it."""
-Rates = list[dict[str, float]]
 
 
-def measure_updates(job: UpdateJob, temporary: Path, *, together: bool) -> tuple[dict[str, Any], Rates]:
+def measure_updates(
+    job: UpdateJob, temporary: Path, *, together: bool
+) -> tuple[dict[str, Any], list[dict[str, float]]]:
     """What is found of each side, its timings included, and the machine's rates of matrix products in FLOP/s by type,
     taken before, between and, where the sides are there together, after the timings.
 
@@ -34,7 +40,7 @@ def measure_updates(job: UpdateJob, temporary: Path, *, together: bool) -> tuple
     turns = [1] * steps if together else [one for one in (math.ceil(steps / 2), steps // 2) if one]
     found: dict[str, Any] = {}
     times: dict[str, list[dict[str, float]]] = defaultdict(list)
-    rates: Rates = []
+    rates: list[dict[str, float]] = []
     processes: dict[str, OwnProcess] = {}
     with ExitStack() as stack:
         for turn, number in enumerate(turns):
@@ -62,8 +68,8 @@ def measure_steps(job: UpdateJob, temporary: Path, *, generate: bool) -> dict[st
         say(f"whole steps, round {number + 1} of {options.rounds}: ours")
         peak = TreePeak()
         with OwnProcess(temporary / f"step_{number}.log", peak.look) as process:
-            process.open(WholeStep, job, generate, temporary / f"engine_{number}.log")
-            run = process.ask("run", WARM_UP_STEPS, options.steps)
+            engine_log = temporary / f"engine_{number}.log" if generate else None
+            run = process.run(partial(run_steps, job, WARM_UP_STEPS, options.steps, engine_log))
         runs["ours"].append(run | {"run_peak_bytes": peak.peak_bytes})
         say(f"whole steps, round {number + 1} of {options.rounds}: trl")
         peak = TreePeak()
@@ -71,6 +77,37 @@ def measure_steps(job: UpdateJob, temporary: Path, *, generate: bool) -> dict[st
         run = run_trl(theirs, options.trl_python, temporary / f"trl_{number}", peak.look)
         runs["trl"].append(run | {"run_peak_bytes": peak.peak_bytes})
     return {side: _joined(found) for side, found in runs.items()} | {"generation": generate}
+
+
+def run_steps(job: UpdateJob, warm_up_steps: int, num_steps: int, engine_log: Path | None) -> dict[str, Any]:
+    """Whole steps as in a run, from weight sync to update; without an engine (`engine_log` is None) updates alone.
+
+    Seconds by phase, one entry a step after the warm-up, and what was seen of the last update. That is always on the
+    job's rollouts, whatever was written.
+    """
+    side = OurUpdate(job)
+    prompts = [one.group.prompt for one in job.groups]
+    clock, steps = PhaseClock(), []
+    if engine_log:
+        settings = job.settings().rollout
+        rollouts, sampling, clock = open_rollouts(
+            job.folder, settings, prompts, job.options.device, engine_log, side.policy
+        )
+    for number in range(warm_up_steps + num_steps):
+        clock.lap()
+        plan = engine_log and GenerationPlan(job.options.group_size, sampling, f"step {number}")
+        written = [one for group in rollouts.write(prompts, plan) for one in group.completions] if plan else []
+        side.update()
+        timer()  # waits for the device
+        taken = clock.lap()
+        step = {f"{name}_s": taken.get(f"time/{name}_s", 0.0) for name in ("step", "sync", "generate")}
+        step["update_s"] = step["step_s"] - step["sync_s"] - step["generate_s"]
+        steps.append(step | {"generated_tokens": sum(len(one.token_ids) for one in written)})
+    return {name: [step[name] for step in steps[warm_up_steps:]] for name in steps[0]} | {
+        "completion_tokens": sum(token_counts(job.groups)[1]),
+        "loss": side.loss,
+        "grad_norm": side.grad_norm,
+    }
 
 
 def say(text: str) -> None:

@@ -34,8 +34,7 @@ from grpo.bench.report import disagreements, drift, step_report
 from grpo.bench.rollouts import Groups, draw_rewards, random_groups, random_prompts, spread_lengths
 from grpo.bench.side import Side, UpdateJob
 from grpo.bench.sides import OurUpdate, PaddedUpdate
-from grpo.bench.turns import measure_updates
-from grpo.bench.whole import WholeStep
+from grpo.bench.turns import measure_updates, run_steps
 from grpo.cli import EXIT_INTERRUPTED, EXIT_USER_ERROR, main
 from grpo.errors import UserError
 from grpo.records import Branch, PromptTree
@@ -161,10 +160,12 @@ def test_a_budget_only_cuts_the_work(tiny_model: Path) -> None:
 
 
 def test_every_completion_carries_a_signal(tiny_model: Path) -> None:
-    for credited in make_job(tiny_model).credited():
-        signs = {math.copysign(1, value) for value in credited.of_completions if value}
-        assert signs == {1.0, -1.0}
-        assert all(credited.of_completions)
+    [trees] = make_job(tiny_model).batch(budget=10**4).micro_batches
+    assert sorted(len(tree.branches) for tree in trees) == [4, 4, 4]
+    for each in trees:
+        advantages = [set(branch.advantages) for branch in each.branches]
+        assert all(len(values) == 1 for values in advantages)
+        assert {math.copysign(1, value) for [value] in advantages if value} == {1.0, -1.0}
 
 
 def test_phases_add_up_and_each_takes_time(tiny_model: Path) -> None:
@@ -386,7 +387,7 @@ def test_the_gauge_sees_what_was_held_in_between_and_is_gone() -> None:
 def test_gradients_are_no_part_of_an_updates_memory(tmp_path: Path) -> None:
     """A model whose gradients take 96 MiB, and almost nothing to compute: a prompt with two completions of a token."""
     folder = make_tiny_model(tmp_path, hidden_size=512, intermediate_size=4096, num_hidden_layers=4)
-    groups = random_groups([(5, 6)], [1, 1], VOCABULARY)
+    groups = random_groups(random_prompts([2], VOCABULARY), [1, 1], VOCABULARY)
     side: Side = OurUpdate(make_job(folder, groups=groups))
     size = 4 * side.warm_up()["parameters"]
     assert size > 96 * 2**20
@@ -507,10 +508,10 @@ def test_trls_micro_batch_divides_all_rows(most: int, rows: int) -> None:
     assert micro_batch(most, uneven_groups()) == rows
 
 
-def test_whole_steps_become_a_report(tiny_model: Path, tmp_path: Path) -> None:
+def test_whole_steps_become_a_report(tiny_model: Path) -> None:
     """Ours without an engine; TRL's figures by hand."""
     job = make_job(tiny_model)
-    ours = WholeStep(job, False, tmp_path / "log").run(1, 2)
+    ours = run_steps(job, 1, 2, engine_log=None)
     assert len(ours["step_s"]) == 2
     assert ours["update_s"] == ours["step_s"]
     assert ours["completion_tokens"] == sum(len(one.token_ids) for each in job.groups for one in each.group.completions)
