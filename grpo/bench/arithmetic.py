@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from torch import nn
@@ -20,15 +21,14 @@ DENSE_BF16_PEAKS |= {"A100": 312e12}
 
 @dataclass(frozen=True)
 class ModelShape:
-    """Weights that every token meets, those of the output head, and the size of the attention."""
+    """Weights that every token meets, those of the output head, and the size of the attention, whose width is query
+    heads times their size. `is_frozen`: only adapters are trained, which are themselves too small to count."""
 
     body_parameters: int
     head_parameters: int
     num_layers: int
     attention_width: int
-    """Query heads times their size."""
     is_frozen: bool = False
-    """Whether only adapters are trained, which are themselves too small to count."""
 
 
 @dataclass(frozen=True)
@@ -55,15 +55,11 @@ def flops(shape: ModelShape, work: Work) -> int:
 def packed_work(micro_batches: Sequence[Sequence[PromptTree]]) -> Work:
     """Each prompt once in each tree; the last token of a completion is no input, and only seen pairs count."""
     body = head = pairs = 0
-    for tree in (tree for trees in micro_batches for tree in trees):
-        prompt = len(tree.prompt_ids)
-        body += prompt
-        pairs += prompt * (prompt + 1) // 2
-        for branch in tree.branches:
-            inputs = len(branch.token_ids) - 1
-            body += inputs
-            head += inputs + 1
-            pairs += inputs * prompt + inputs * (inputs + 1) // 2
+    for tree in chain.from_iterable(micro_batches):
+        prompt, inputs = len(tree.prompt_ids), [len(branch.token_ids) - 1 for branch in tree.branches]
+        body += prompt + sum(inputs)
+        head += sum(inputs) + len(inputs)
+        pairs += prompt * (prompt + 1) // 2 + sum(one * prompt + one * (one + 1) // 2 for one in inputs)
     return Work(body, head, pairs)
 
 

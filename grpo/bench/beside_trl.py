@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from grpo.bench import trl_trainer
-from grpo.bench.process import BenchError, OwnProcess
+from grpo.bench.process import BenchError, last_words, run_apart
 from grpo.bench.rollouts import Groups, longest
 from grpo.bench.side import LR, UpdateJob, rows_for
 from grpo.errors import UserError
@@ -87,10 +87,9 @@ def run_trl(job: dict[str, Any], python: Path, folder: Path, look: Callable[[int
     question, answer = folder / "job.json", folder / "result.json"
     question.write_text(json.dumps(job))
     words = (str(python), "-P", trl_trainer.__file__, str(question), str(answer))
-    with OwnProcess(folder / "trl.log", look) as process:
-        code = process.run(partial(subprocess.call, words, env=_environment(), stdin=subprocess.DEVNULL))
-        if code:
-            raise BenchError(f"bench: trl ended with exit code {code}; its last words:\n{process.last_words()}")
+    call = partial(subprocess.call, words, env=_environment(), stdin=subprocess.DEVNULL)
+    if code := run_apart(call, folder / "trl.log", look):
+        raise BenchError(f"bench: trl ended with exit code {code}; its last words:\n{last_words(folder / 'trl.log')}")
     found: dict[str, Any] = json.loads(answer.read_text())
     return found
 

@@ -18,7 +18,7 @@ from rich.console import Console
 from grpo.bench.beside_trl import peer_has_vllm
 from grpo.bench.machine import describe_machine, warnings
 from grpo.bench.options import Options
-from grpo.bench.process import BenchError, OwnProcess
+from grpo.bench.process import BenchError, run_apart
 from grpo.bench.random_model import save_random_model
 from grpo.bench.report import disagreements, drift, show, step_report, update_report
 from grpo.bench.rollouts import longest, make_rollouts, token_counts
@@ -57,7 +57,7 @@ def measure(options: Options, temporary: Path) -> dict[str, Any]:
     say("rollouts")
     groups, what = make_rollouts(options, folder, temporary, engine=generate)
     job = UpdateJob(folder, groups, options)
-    sides, rates = measure_updates(job, temporary, together=on_cpu)
+    sides = measure_updates(job, temporary)
     whole = None
     if beside_trl:
         corrects = options.trl_correction and bool(options.shape) and generate
@@ -66,12 +66,12 @@ def measure(options: Options, temporary: Path) -> dict[str, Any]:
     work = {"prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens, "longest": longest(groups)}
     asked = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(options).items()}
     return {
-        **update_report(sides, rates, completion_tokens, options.compute),
+        **update_report(sides, completion_tokens, options.compute),
         **step_report(whole),
         "work": work | {"rollouts": what},
         "asked": asked | {"model_folder": folder.name},
         "machine": describe_machine() | {name: sides["ours"][name] for name in ("device", "threads")},
-        "warnings": found + disagreements(sides, options.compute) + drift(rates, options.compute),
+        "warnings": found + disagreements(sides, options.compute) + drift(sides, options.compute),
     }
 
 
@@ -80,8 +80,7 @@ def _model_folder(options: Options, temporary: Path) -> Path:
         return resolve_model(options.model)
     say(f"making random weights in the shape of Qwen2.5-{options.size.upper()}")
     folder = temporary / f"random-qwen2.5-{options.size}"
-    with OwnProcess(temporary / "model.log") as process:
-        process.run(partial(save_random_model, options.size, folder))
+    run_apart(partial(save_random_model, options.size, folder), temporary / "model.log")
     return folder
 
 

@@ -13,12 +13,12 @@ import psutil
 import torch
 from torch.utils.benchmark import Timer
 
+from grpo.model.logprobs import CHUNK_TOKENS
 from grpo.run.folder import environment
 
 BUSY_LOAD = 0.5
 _RUN_S = 0.05
 """After a warm-up each product is made again and again for so long, once at least; the median counts."""
-_HEAD_ROWS = 512
 
 Matrix = tuple[int, int, int]
 """Outputs, inputs, and how many of that shape there are."""
@@ -55,7 +55,7 @@ def matmul_rates(matrices: Sequence[Matrix], rows: int, head_rows: int, device: 
     `rows` are the tokens of a micro-batch, `head_rows` those that meet the last of the matrices, the output head.
     """
     *body, head = matrices
-    work = [(rows, one) for one in body] + [(min(head_rows, _HEAD_ROWS), head)]
+    work = [(rows, one) for one in body] + [(min(head_rows, CHUNK_TOKENS), head)]
     flop = sum(6 * num * outputs * inputs * count for num, (outputs, inputs, count) in work)
     with torch.no_grad():
         return {

@@ -84,21 +84,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def read_options(parsed: argparse.Namespace) -> Options:
     """The arguments that were given. Raises UserError with all faults at once."""
     given = {one.name: getattr(parsed, one.name) for one in fields(Options) if one.name in parsed}
-    if "against" in given:
-        given["against"] = tuple(dict.fromkeys(["padded", *given["against"]]))
-    if faults := list(_clashes(given)) or list(_faults(Options(**given))):
+    options = Options(**given | {"against": tuple(dict.fromkeys(["padded", *given.get("against", ())]))})
+    faults = [
+        f"{_flag(name)}={given[name]}: --shape says how long all is; leave one of them out"
+        for name in ("prompt_tokens", "completion_tokens", "spread")
+        if options.shape and name in given
+    ]
+    if faults := faults or list(_faults(options)):
         raise UserError("\n".join(faults))
-    return Options(**given)
+    return options
 
 
 def _flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
-
-
-def _clashes(given: dict[str, Any]) -> Iterator[str]:
-    for name in ("prompt_tokens", "completion_tokens", "spread"):
-        if "shape" in given and name in given:
-            yield f"{_flag(name)}={given[name]}: --shape says how long all is; leave one of them out"
 
 
 def _faults(options: Options) -> Iterator[str]:
@@ -109,8 +107,8 @@ def _faults(options: Options) -> Iterator[str]:
     if not (math.isfinite(options.spread) and 0 <= options.spread < 1):
         yield f"--spread={options.spread}: lengths would not be positive; give at least 0 and less than 1"
     elif not options.shape:
-        means = (options.prompt_tokens, options.completion_tokens)
-        longest = sum(math.ceil(mean * (1 + options.spread)) for mean in means)
+        grown = 1 + options.spread
+        longest = math.ceil(options.prompt_tokens * grown) + math.ceil(options.completion_tokens * grown)
         if options.budget < longest:
             yield f"--budget={options.budget}: prompt and completion have up to {longest} tokens; give at least that"
     if options.json and not options.json.absolute().parent.is_dir():
@@ -122,12 +120,12 @@ def _faults(options: Options) -> Iterator[str]:
 
 
 def _trl_faults(options: Options) -> Iterator[str]:
-    if options.compute == "fp32":
-        yield "--compute=fp32: beside TRL both sides compute in bf16; leave it out, or --against trl"
-    if options.lora_rank is not None:
-        yield f"--lora-rank={options.lora_rank}: TRL trains the whole model here; leave it out, or --against trl"
-    if options.gradient_checkpointing:
-        yield "--gradient-checkpointing: beside TRL neither side does it; leave it out, or --against trl"
+    clashes = {
+        "--compute=fp32: beside TRL both sides compute in bf16": options.compute == "fp32",
+        f"--lora-rank={options.lora_rank}: TRL trains the whole model here": options.lora_rank is not None,
+        "--gradient-checkpointing: beside TRL neither side does it": options.gradient_checkpointing,
+    }
+    yield from (f"{text}; leave it out, or --against trl" for text, clash in clashes.items() if clash)
     found = shutil.which(options.trl_python)
     if not found or not os.access(found, os.X_OK):
         yield f"--trl-python={options.trl_python}: no such program; give the path of a Python that has trl"

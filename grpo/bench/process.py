@@ -1,6 +1,6 @@
-"""A process of its own for what is measured: it does one thing after another, and ends when this one does.
+"""A process of its own for what is measured, so that it shares memory, threads and a GPU's context with nothing else.
 
-It is a pool of one, so that nothing that is measured shares memory, threads or a GPU's context with anything else.
+It ends when its work is done, when that is given up, and when this process ends, however it ends.
 """
 
 from __future__ import annotations
@@ -13,10 +13,9 @@ import traceback
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from functools import partial
 from multiprocessing import get_context, parent_process
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import TypeVar
 
 from grpo.errors import UserError
 from rewards.workers.process import start_guardian
@@ -29,52 +28,31 @@ class BenchError(RuntimeError):
     """Something that was to be measured failed."""
 
 
-class OwnProcess:
-    """Runs functions in a fresh interpreter, whose output goes into `log`. While one runs, `look` is called with the
-    process's id every so often."""
+def run_apart(function: Callable[[], Result], log: Path, look: Callable[[int], None] = lambda pid: None) -> Result:
+    """What the function returns in a fresh interpreter, whose output goes into `log`. While it runs, `look` is called
+    with the process's id every so often.
 
-    def __init__(self, log: Path, look: Callable[[int], None] | None = None) -> None:
-        self._log = log
-        self._look = look
-        # Else a file in the current folder that is called random.py is the standard library's, there.
-        os.environ["PYTHONSAFEPATH"] = "1"
-        self._pool = ProcessPoolExecutor(1, get_context("spawn"), initializer=_begin, initargs=(log,))
-        self.pid: int = self._pool.submit(os.getpid).result()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def run(self, function: Callable[[], Result]) -> Result:
-        """What the function returns. Raises UserError for what is the user's to mend, BenchError for all else."""
-        name = self._log.stem
-        future = self._pool.submit(attempt, function, name)
+    Raises UserError for what is the user's to mend, BenchError for all else.
+    """
+    # Else a file in the current folder that is called random.py is the standard library's, there.
+    os.environ["PYTHONSAFEPATH"] = "1"
+    with ProcessPoolExecutor(1, get_context("spawn"), initializer=_begin, initargs=(log,)) as pool:
+        pid = pool.submit(os.getpid).result()
+        work = pool.submit(attempt, function, log.stem)
         try:
-            while self._look and wait([future], LOOK_EVERY_S).not_done:
-                self._look(self.pid)
-            return future.result()
+            while wait([work], LOOK_EVERY_S).not_done:
+                look(pid)
+            return work.result()
         except BrokenProcessPool:
-            raise BenchError(f"bench: {name} (pid {self.pid}) was ended from outside\n{self.last_words()}") from None
+            raise BenchError(f"bench: {log.stem} (pid {pid}) was ended from outside\n{last_words(log)}") from None
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGKILL)
 
-    def open(self, kind: Callable[..., Any], *arguments: Any) -> None:
-        """Make something there that stays, for `ask`."""
-        self.run(partial(_open, kind, *arguments))
 
-    def ask(self, method: str, *arguments: Any) -> Any:
-        """What a method of that which was opened returns."""
-        return self.run(partial(_ask, method, *arguments))
-
-    def last_words(self) -> str:
-        """The end of the log."""
-        return "\n".join(self._log.read_text(errors="replace").splitlines()[-25:])
-
-    def close(self) -> None:
-        """End the process and everything that it started, now. Safe to call twice."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.pid, signal.SIGKILL)
-        self._pool.shutdown()
+def last_words(log: Path) -> str:
+    """The end of a process's log."""
+    return "\n".join(log.read_text(errors="replace").splitlines()[-25:])
 
 
 def attempt(function: Callable[[], Result], name: str) -> Result:
@@ -98,17 +76,6 @@ def _begin(log: Path) -> None:
     os.setsid()
     if parent := parent_process():
         start_guardian(parent.sentinel)
-
-
-_opened: list[Any] = []
-
-
-def _open(kind: Callable[..., Any], *arguments: Any) -> None:
-    _opened[:] = [kind(*arguments)]
-
-
-def _ask(method: str, *arguments: Any) -> Any:
-    return getattr(_opened[0], method)(*arguments)
 
 
 def _lacks_memory(error: Exception) -> bool:

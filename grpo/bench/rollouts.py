@@ -15,7 +15,7 @@ from data.sources import load_problems
 from data.spec import SourceSpec
 from data.templates import get_template
 from grpo.bench.options import MAX_NEW_TOKENS, TEMPLATES, Options
-from grpo.bench.process import OwnProcess
+from grpo.bench.process import run_apart
 from grpo.errors import UserError
 from grpo.model.files import check_supported, context_length, load_tokenizer, stop_ids
 from grpo.parallel.world import join_world
@@ -54,9 +54,8 @@ def make_rollouts(options: Options, folder: Path, temporary: Path, *, engine: bo
     if engine:
         size = options.group_size
         settings = RolloutSection(prompts_per_step=len(prompts), group_size=size, max_new_tokens=MAX_NEW_TOKENS)
-        with OwnProcess(temporary / "writer.log") as process:
-            log = temporary / "writer_engine.log"
-            written = process.run(partial(_write, folder, settings, prompts, options.device, log))
+        write = partial(_write, folder, settings, prompts, options.device, temporary / "writer_engine.log")
+        written = run_apart(write, temporary / "writer.log")
         return _with_rewards(written), f"{what}, completions by vLLM"
     lengths = spread_lengths(_UNWRITTEN_MEAN, _UNWRITTEN_SPREAD, num, seed=1)
     return random_groups(prompts, lengths, vocabulary), f"{what}, completions of random tokens"

@@ -187,6 +187,15 @@ class Side(ABC):
         return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
 
 
+def measure_side(kind: Callable[[UpdateJob], Side], job: UpdateJob, num: int) -> dict[str, Any]:
+    """All that there is to know of a side, with the times of `num` updates, and the machine's rates of matrix products
+    before them and after them."""
+    side = kind(job)
+    found = side.warm_up() | {"peak_memory_bytes": side.memory()}
+    before = side.rates()
+    return found | {"times": side.times(num), "rates": [before, side.rates()]}
+
+
 def rows_for(budget: int, groups: Groups) -> int:
     """Padded rows that fit a budget of tokens; one at least."""
     return max(1, budget // sum(longest(groups)))

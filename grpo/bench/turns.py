@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,9 +13,9 @@ from torch.utils.benchmark import timer
 
 from grpo.bench.beside_trl import run_trl, trl_job
 from grpo.bench.memory import TreePeak
-from grpo.bench.process import OwnProcess
+from grpo.bench.process import run_apart
 from grpo.bench.rollouts import open_rollouts, token_counts
-from grpo.bench.side import UpdateJob
+from grpo.bench.side import UpdateJob, measure_side
 from grpo.bench.sides import OurUpdate, PaddedUpdate
 from grpo.phases import PhaseClock
 from grpo.rollout.generate import GenerationPlan
@@ -27,37 +25,15 @@ WARM_UP_STEPS = 2
 """Whole steps before those that are timed: the first makes the optimiser's state, the second finds room beside it."""
 
 
-def measure_updates(
-    job: UpdateJob, temporary: Path, *, together: bool
-) -> tuple[dict[str, Any], list[dict[str, float]]]:
-    """What is found of each side, its timings included, and the machine's rates of matrix products in FLOP/s by type,
-    taken before, between and, where the sides are there together, after the timings.
-
-    Each side has a process of its own. Together they make one update a turn; on a GPU, of which each side may need
-    most, one at a time is there, and comes twice.
-    """
-    steps = job.options.steps
-    turns = [1] * steps if together else [one for one in (math.ceil(steps / 2), steps // 2) if one]
-    found: dict[str, Any] = {}
-    times: dict[str, list[dict[str, float]]] = defaultdict(list)
-    rates: list[dict[str, float]] = []
-    processes: dict[str, OwnProcess] = {}
-    with ExitStack() as stack:
-        for turn, number in enumerate(turns):
-            for side, kind in SIDES.items():
-                say(f"turn {turn + 1} of {len(turns)}: {side}")
-                if side not in processes:
-                    processes[side] = stack.enter_context(OwnProcess(temporary / f"{side}.log"))
-                    processes[side].open(kind, job)
-                    found[side] = processes[side].ask("warm_up") | {"peak_memory_bytes": processes[side].ask("memory")}
-                if side == "ours":
-                    rates.append(processes[side].ask("rates"))
-                times[side] += processes[side].ask("times", number)
-                if not together:
-                    processes.pop(side).close()
-        if together:
-            rates.append(processes["ours"].ask("rates"))
-    return {side: found[side] | {"times": times[side]} for side in SIDES}, rates
+def measure_updates(job: UpdateJob, temporary: Path) -> dict[str, Any]:
+    """What is found of each side, in turns. They are there one at a time, since each may need most of a GPU, and come
+    twice where there is more than one update to time."""
+    runs: dict[str, list[dict[str, Any]]] = {side: [] for side in SIDES}
+    for number in filter(None, (math.ceil(job.options.steps / 2), job.options.steps // 2)):
+        for side, kind in SIDES.items():
+            say(f"{side}: warm-up, memory and {number} updates")
+            runs[side].append(run_apart(partial(measure_side, kind, job, number), temporary / f"{side}.log"))
+    return {side: _joined(found) for side, found in runs.items()}
 
 
 def measure_steps(job: UpdateJob, temporary: Path, *, generate: bool) -> dict[str, Any]:
@@ -67,9 +43,9 @@ def measure_steps(job: UpdateJob, temporary: Path, *, generate: bool) -> dict[st
     for number in range(options.rounds):
         say(f"whole steps, round {number + 1} of {options.rounds}: ours")
         peak = TreePeak()
-        with OwnProcess(temporary / f"step_{number}.log", peak.look) as process:
-            engine_log = temporary / f"engine_{number}.log" if generate else None
-            run = process.run(partial(run_steps, job, WARM_UP_STEPS, options.steps, engine_log))
+        engine_log = temporary / f"engine_{number}.log" if generate else None
+        steps = partial(run_steps, job, WARM_UP_STEPS, options.steps, engine_log)
+        run = run_apart(steps, temporary / f"step_{number}.log", peak.look)
         runs["ours"].append(run | {"run_peak_bytes": peak.peak_bytes})
         say(f"whole steps, round {number + 1} of {options.rounds}: trl")
         peak = TreePeak()
@@ -116,8 +92,11 @@ def say(text: str) -> None:
 
 
 def _joined(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Lists of all runs one after another, the highest peak of memory; all else is the last run's."""
-    last = runs[-1]
-    lists = {name: [value for run in runs for value in run[name]] for name in last if isinstance(last[name], list)}
-    peak = max((run["run_peak_bytes"] for run in runs if run["run_peak_bytes"] is not None), default=None)
-    return dict(last) | lists | {"run_peak_bytes": peak}
+    """Lists of all runs one after another, the highest peaks of memory; all else is the last run's."""
+    joined = dict(runs[-1])
+    for name, value in joined.items():
+        if isinstance(value, list):
+            joined[name] = [entry for run in runs for entry in run[name]]
+        elif "peak" in name:
+            joined[name] = max((run[name] for run in runs if run[name] is not None), default=None)
+    return joined

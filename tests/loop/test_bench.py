@@ -28,7 +28,7 @@ from grpo.bench.beside_trl import micro_batch, trl_job
 from grpo.bench.machine import warnings
 from grpo.bench.memory import TreePeak, UpdatePeak
 from grpo.bench.options import Options, read_options
-from grpo.bench.process import BenchError, OwnProcess, attempt
+from grpo.bench.process import BenchError, attempt, last_words, run_apart
 from grpo.bench.random_model import random_config
 from grpo.bench.report import disagreements, drift, step_report
 from grpo.bench.rollouts import Groups, draw_rewards, random_groups, random_prompts, spread_lengths
@@ -190,65 +190,51 @@ def test_matrix_rates_are_of_both_types(tiny_model: Path) -> None:
     assert min(rates.values()) > 0
 
 
-@pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What the sides are asked, in order; they are opened in this process."""
-    questions: list[str] = []
+@pytest.mark.parametrize(
+    ("steps", "turns_"), [(3, ["ours 2", "padded 2", "ours 1", "padded 1"]), (1, ["ours 1", "padded 1"])]
+)
+def test_sides_take_turns(
+    steps: int, turns_: list[str], tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
 
-    class InThisProcess:
-        def __init__(self, log: Path) -> None:
-            self._side = log.stem
+    def run_here(function: Callable[[], Any], log: Path) -> Any:
+        found = function()
+        seen.append(f"{log.stem} {len(found['times'])}")
+        return found
 
-        def __enter__(self) -> InThisProcess:
-            return self
-
-        def __exit__(self, *_: object) -> None:
-            self.close()
-
-        def open(self, kind: Callable[..., Any], *arguments: Any) -> None:
-            questions.append(f"{self._side} open")
-            self._opened = kind(*arguments)
-
-        def ask(self, method: str, *arguments: Any) -> Any:
-            questions.append(" ".join([self._side, method, *map(str, arguments)]))
-            return getattr(self._opened, method)(*arguments)
-
-        def close(self) -> None:
-            questions.append(f"{self._side} close")
-
-    monkeypatch.setattr(turns, "OwnProcess", InThisProcess)
-    return questions
+    monkeypatch.setattr(turns, "run_apart", run_here)
+    sides = measure_updates(make_job(tiny_model, steps=steps), tmp_path)
+    assert seen == turns_
+    assert [len(side["times"]) for side in sides.values()] == [steps, steps]
+    assert [len(side["rates"]) for side in sides.values()] == [len(turns_)] * 2
 
 
-def test_sides_take_turns(tiny_model: Path, tmp_path: Path, asked: list[str]) -> None:
-    sides, rates = measure_updates(make_job(tiny_model, steps=3), tmp_path, together=True)
-    assert {name: len(side["times"]) for name, side in sides.items()} == {"ours": 3, "padded": 3}
-    assert len(rates) == 4
-    timed = [question for question in asked if "times" in question]
-    assert timed == ["ours times 1", "padded times 1"] * 3
-    assert asked.index("padded open") < asked.index("ours close")
+def test_the_highest_peak_of_all_turns_counts(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = iter([5, 7, 9, 3])
 
+    def find(function: Callable[[], Any], log: Path) -> dict[str, Any]:
+        return {"peak_memory_bytes": next(found), "times": [{}]}
 
-def test_sides_take_turns_apart(tiny_model: Path, tmp_path: Path, asked: list[str]) -> None:
-    sides, rates = measure_updates(make_job(tiny_model, steps=3), tmp_path, together=False)
-    assert {name: len(side["times"]) for name, side in sides.items()} == {"ours": 3, "padded": 3}
-    assert len(rates) == 2
-    once = [(f"{name} open", f"{name} close") for name in ("ours", "padded")]
-    seen = [question for question in asked if question.split()[1] in ("open", "close")]
-    # What is left is closed once more at the end.
-    assert seen[:8] == [word for pair in once * 2 for word in pair]
-
-
-def test_one_timing_needs_one_turn(tiny_model: Path, tmp_path: Path, asked: list[str]) -> None:
-    sides, _ = measure_updates(make_job(tiny_model, steps=1), tmp_path, together=False)
-    assert [len(side["times"]) for side in sides.values()] == [1, 1]
-    assert asked.count("ours open") == 1
+    monkeypatch.setattr(turns, "run_apart", find)
+    sides = measure_updates(make_job(tiny_model, steps=2), tmp_path)
+    assert {name: side["peak_memory_bytes"] for name, side in sides.items()} == {"ours": 9, "padded": 7}
 
 
 def test_a_drifting_machine_is_warned_of() -> None:
-    assert drift([{"bf16": 100.0}, {"bf16": 110.0}], "bf16") == []
-    [line] = drift([{"bf16": 100.0}, {"bf16": 60.0}], "bf16")
+    def sides(ours: float, padded: float) -> dict[str, Any]:
+        return {
+            "ours": {"rates": [{"bf16": 100.0}, {"bf16": ours}]},
+            "padded": {"rates": [{"bf16": padded}, {"bf16": 50.0}]},
+        }
+
+    assert drift(sides(110, 50), "bf16") == []
+    [line] = drift(sides(60, 50), "bf16")
     assert "40 %" in line
+    [line] = drift(sides(110, 100), "bf16")
+    assert "50 %" in line
 
 
 def test_sides_that_did_other_work_are_warned_of() -> None:
@@ -262,17 +248,10 @@ def test_sides_that_did_other_work_are_warned_of() -> None:
 # Processes
 
 
-def test_what_was_opened_stays(tmp_path: Path) -> None:
-    with OwnProcess(tmp_path / "log") as process:
-        process.open(list, [3, 1])
-        process.ask("sort")
-        assert process.ask("copy") == [1, 3]
-
-
 def test_a_commands_exit_code_and_words_come_back(tmp_path: Path) -> None:
-    with OwnProcess(tmp_path / "log") as process:
-        assert process.run(partial(subprocess.call, ("sh", "-c", "echo $SAID; exit 3"), env={"SAID": "hello"})) == 3
-        assert process.last_words() == "hello"
+    log = tmp_path / "log"
+    assert run_apart(partial(subprocess.call, ("sh", "-c", "echo $SAID; exit 3"), env={"SAID": "hello"}), log) == 3
+    assert last_words(log) == "hello"
 
 
 def test_an_interrupt_ends_a_command_and_what_it_started(tmp_path: Path) -> None:
@@ -284,18 +263,21 @@ def test_an_interrupt_ends_a_command_and_what_it_started(tmp_path: Path) -> None
             raise KeyboardInterrupt
 
     command = partial(subprocess.call, ("sh", "-c", "sleep 100 & sleep 100"))
-    with pytest.raises(KeyboardInterrupt), OwnProcess(tmp_path / "log", interrupt) as process:
-        process.run(command)
+    with pytest.raises(KeyboardInterrupt):
+        run_apart(command, tmp_path / "log", interrupt)
     wait_for(lambda: not alive(started), 5, "the end of the command")
+
+
+def test_what_was_started_ends_with_the_work(tmp_path: Path) -> None:
+    command = partial(subprocess.check_output, ("sh", "-c", "sleep 100 >/dev/null & echo $!"))
+    left = psutil.Process(int(run_apart(command, tmp_path / "log")))
+    wait_for(lambda: not alive([left]), 5, "the end of what was left")
 
 
 def test_a_process_that_is_killed_is_told(tmp_path: Path) -> None:
     kill = partial(subprocess.call, ("sh", "-c", "echo I go; kill -9 $PPID"))
-    with (
-        OwnProcess(tmp_path / "padded.log") as process,
-        pytest.raises(BenchError, match=r"bench: padded \(pid \d+\) was ended from outside\nI go"),
-    ):
-        process.run(kill)
+    with pytest.raises(BenchError, match=r"bench: padded \(pid \d+\) was ended from outside\nI go"):
+        run_apart(kill, tmp_path / "padded.log")
 
 
 @pytest.mark.parametrize(
@@ -323,11 +305,10 @@ def test_what_goes_wrong_in_a_process_is_told_apart(error: Exception, kind: type
 
 
 def test_errors_come_through_from_a_process(tmp_path: Path) -> None:
-    with OwnProcess(tmp_path / "log") as process:
-        with pytest.raises(BenchError, match="ValueError: invalid literal"):
-            process.run(partial(int, "x"))
-        with pytest.raises(UserError, match="--group-size=1"):
-            process.run(partial(read_options, Namespace(group_size=1)))
+    with pytest.raises(BenchError, match="ValueError: invalid literal"):
+        run_apart(partial(int, "x"), tmp_path / "log")
+    with pytest.raises(UserError, match="--group-size=1"):
+        run_apart(partial(read_options, Namespace(group_size=1)), tmp_path / "log")
 
 
 # Rollouts
@@ -562,15 +543,14 @@ def test_no_process_is_left_behind(tiny_model: Path, sent: signal.Signals) -> No
     process = start_grpo("bench", "--model", str(tiny_model), "--device", "cpu", "--steps", "100000")
 
     def working() -> list[Any]:
-        own = [one for one in descendants(process.pid) if any("spawn_main" in word for word in one.cmdline())]
-        return own if len(own) > 1 else []
+        return [one for one in descendants(process.pid) if any("spawn_main" in word for word in one.cmdline())]
 
-    started = wait_for(working, 60, "a process of each side")
+    started = wait_for(working, 60, "a side's process")
     process.send_signal(sent)
     output, _ = process.communicate(timeout=20)
     assert process.returncode == (EXIT_INTERRUPTED if sent == signal.SIGINT else -sent), output
     assert "Traceback" not in output
-    wait_for(lambda: not alive(started), 5, "the end of the sides")
+    wait_for(lambda: not alive(started), 5, "the end of the side")
 
 
 Refused = Callable[..., str]
