@@ -1,4 +1,4 @@
-"""How much arithmetic an update is, counted from its token ids and the model's shape."""
+"""How much arithmetic an update is, counted from its token ids and the model's shape, and how fast it could be."""
 
 from __future__ import annotations
 
@@ -8,15 +8,22 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
+import torch
 from torch import nn
+from torch.utils.benchmark import Timer
 
-from grpo.bench.machine import Matrix
 from grpo.model.files import head_dim
+from grpo.model.logprobs import CHUNK_TOKENS
 from grpo.records import PromptTree
 
 DENSE_BF16_PEAKS = {"H100 PCIe": 756e12, "H100 NVL": 835e12, "H100": 989e12, "H200 NVL": 835e12, "H200": 989e12}
 DENSE_BF16_PEAKS |= {"A100": 312e12}
 """NVIDIA's data sheets, FLOP/s without sparsity; the first name that is part of a device's."""
+_RUN_S = 0.05
+"""After a warm-up each product is made again and again for so long, once at least; the median counts."""
+
+Matrix = tuple[int, int, int]
+"""Outputs, inputs, and how many of that shape there are."""
 
 
 @dataclass(frozen=True)
@@ -99,8 +106,35 @@ def known_peak(device_name: str) -> float | None:
     return next((peak for name, peak in DENSE_BF16_PEAKS.items() if name in device_name), None)
 
 
+def matmul_rates(matrices: Sequence[Matrix], rows: int, head_rows: int, device: torch.device) -> dict[str, float]:
+    """FLOP/s by type, each shape as often as the model has it.
+
+    `rows` are the tokens of a micro-batch, `head_rows` those that meet the last of the matrices, the output head.
+    """
+    *body, head = matrices
+    work = [(rows, one) for one in body] + [(min(head_rows, CHUNK_TOKENS), head)]
+    flop = sum(6 * num * outputs * inputs * count for num, (outputs, inputs, count) in work)
+    with torch.no_grad():
+        return {
+            name: flop / sum(matrix[2] * _seconds(num, matrix, dtype, device) for num, matrix in work)
+            for name, dtype in (("bf16", torch.bfloat16), ("fp32", torch.float32))
+        }
+
+
 def _body_weights(model: Any) -> list[nn.Parameter]:
     """What every token is multiplied with before the head: neither what is looked up nor adapters."""
     looked_up = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
     named = [(name, one) for name, one in model.base_model.named_parameters() if ".lora_" not in name]
     return [one for _, one in named if one.dim() >= 2 and id(one) not in looked_up]
+
+
+def _seconds(rows: int, matrix: Matrix, dtype: torch.dtype, device: torch.device) -> float:
+    """Of a matrix's three products in an update: forward, and backward to its inputs and to its weights."""
+    outputs, inputs, _ = matrix
+    sizes = {"x": (rows, inputs), "weight": (outputs, inputs), "grad": (rows, outputs)}
+    given = {name: torch.randn(size, device=device).to(dtype) for name, size in sizes.items()}
+    timers = [
+        Timer(product, globals=given, num_threads=torch.get_num_threads())
+        for product in ("x @ weight.T", "grad @ weight", "grad.T @ x")
+    ]
+    return sum(timer.blocked_autorange(min_run_time=_RUN_S).median for timer in timers)

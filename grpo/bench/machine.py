@@ -1,27 +1,22 @@
-"""What a figure was measured on: the machine, what disturbs it, and how fast it multiplies the model's own matrices."""
+"""What a figure was measured on, what disturbs it there, and how much memory was needed at the most."""
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import gc
 import os
 import platform
-from collections.abc import Sequence
+import re
 from pathlib import Path
 from typing import Any
 
 import psutil
 import torch
-from torch.utils.benchmark import Timer
 
-from grpo.model.logprobs import CHUNK_TOKENS
 from grpo.run.folder import environment
 
 BUSY_LOAD = 0.5
-_RUN_S = 0.05
-"""After a warm-up each product is made again and again for so long, once at least; the median counts."""
-
-Matrix = tuple[int, int, int]
-"""Outputs, inputs, and how many of that shape there are."""
 
 
 def describe_machine() -> dict[str, Any]:
@@ -49,28 +44,73 @@ def warnings(on_cpu: bool) -> list[str]:
     return found
 
 
-def matmul_rates(matrices: Sequence[Matrix], rows: int, head_rows: int, device: torch.device) -> dict[str, float]:
-    """FLOP/s by type, each shape as often as the model has it.
+class UpdatePeak:
+    """The most that this process holds above what it holds at `start`, in bytes; None where the system does not tell.
 
-    `rows` are the tokens of a micro-batch, `head_rows` those that meet the last of the matrices, the output head.
+    On a GPU that is the memory of tensors, by torch's allocator; on a CPU it is resident memory, of which Linux keeps
+    the high-water mark (VmHWM).
     """
-    *body, head = matrices
-    work = [(rows, one) for one in body] + [(min(head_rows, CHUNK_TOKENS), head)]
-    flop = sum(6 * num * outputs * inputs * count for num, (outputs, inputs, count) in work)
-    with torch.no_grad():
-        return {
-            name: flop / sum(matrix[2] * _seconds(num, matrix, dtype, device) for num, matrix in work)
-            for name, dtype in (("bf16", torch.bfloat16), ("fp32", torch.float32))
-        }
+
+    def __init__(self, device: torch.device) -> None:
+        self._on_gpu = device.type == "cuda"
+        self._before: int | None = None
+
+    def start(self) -> None:
+        gc.collect()
+        if self._on_gpu:
+            torch.cuda.synchronize()
+            torch.cuda.reset_peak_memory_stats()
+            self._before = torch.cuda.memory_allocated()
+            return
+        with contextlib.suppress(OSError, AttributeError):
+            # What was freed goes back to the system, so that what is resident is what is in use.
+            ctypes.CDLL(None).malloc_trim(0)
+        with contextlib.suppress(OSError):
+            # This sets the mark back to what is resident.
+            Path("/proc/self/clear_refs").write_text("5")
+            self._before = psutil.Process().memory_info().rss
+
+    def above(self) -> int | None:
+        if self._before is None:
+            return None
+        if self._on_gpu:
+            return torch.cuda.max_memory_allocated() - self._before
+        [kilobytes] = re.findall(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+        return max(0, int(kilobytes) * 1024 - self._before)
 
 
-def _seconds(rows: int, matrix: Matrix, dtype: torch.dtype, device: torch.device) -> float:
-    """Of a matrix's three products in an update: forward, and backward to its inputs and to its weights."""
-    outputs, inputs, _ = matrix
-    sizes = {"x": (rows, inputs), "weight": (outputs, inputs), "grad": (rows, outputs)}
-    given = {name: torch.randn(size, device=device).to(dtype) for name, size in sizes.items()}
-    timers = [
-        Timer(product, globals=given, num_threads=torch.get_num_threads())
-        for product in ("x @ weight.T", "grad @ weight", "grad.T @ x")
-    ]
-    return sum(timer.blocked_autorange(min_run_time=_RUN_S).median for timer in timers)
+class TreePeak:
+    """The most that a process and all that it started held at once, shared pages counted once (PSS), with what came
+    to lie in shared memory meanwhile: weights on their way belong to no process. None where the system does not tell.
+
+    To count shared pages once, the system goes through all pages of a process and holds it up meanwhile. So that is
+    done only when the processes hold more than ever, shared pages counted more than once, which costs nothing to know.
+    """
+
+    def __init__(self) -> None:
+        self.peak_bytes: int | None = None
+        self._most_resident = 0
+        self._shared_before = _shared_bytes()
+
+    def look(self, pid: int) -> None:
+        """Called every so often."""
+        with contextlib.suppress(psutil.Error, AttributeError):
+            process = psutil.Process(pid)
+            tree = [process, *process.children(recursive=True)]
+            shared = max(0, _shared_bytes() - self._shared_before)
+            resident = shared + sum(_held(one, "memory_info", "rss") for one in tree)
+            if resident > self._most_resident:
+                total = shared + sum(_held(one, "memory_full_info", "pss") for one in tree)
+                self._most_resident, self.peak_bytes = resident, max(self.peak_bytes or 0, total)
+
+
+def _held(process: psutil.Process, question: str, kind: str) -> int:
+    """Bytes; 0 for a process that has just ended."""
+    try:
+        return int(getattr(getattr(process, question)(), kind))
+    except psutil.NoSuchProcess:
+        return 0
+
+
+def _shared_bytes() -> int:
+    return int(psutil.disk_usage("/dev/shm").used) if Path("/dev/shm").is_dir() else 0

@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context, parent_process
@@ -37,7 +37,8 @@ def run_apart(function: Callable[[], Result], log: Path, look: Callable[[int], N
     # Else a file in the current folder that is called random.py is the standard library's, there.
     os.environ["PYTHONSAFEPATH"] = "1"
     with ProcessPoolExecutor(1, get_context("spawn"), initializer=_begin, initargs=(log,)) as pool:
-        pid = pool.submit(os.getpid).result()
+        with _interrupts_held():
+            pid = pool.submit(os.getpid).result()
         work = pool.submit(attempt, function, log.stem)
         try:
             while wait([work], LOOK_EVERY_S).not_done:
@@ -66,6 +67,16 @@ def attempt(function: Callable[[], Result], name: str) -> Result:
             text = f"bench: {name}: out of memory ({str(error).strip():.120}); lower --budget, or measure less"
             raise UserError(text) from None
         raise BenchError(f"bench: {name} failed\n{traceback.format_exc()}") from None
+
+
+@contextlib.contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """An interrupt comes after this: a process that it met half started would say so on the screen."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _begin(log: Path) -> None:

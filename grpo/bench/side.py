@@ -16,9 +16,8 @@ from torch.utils.benchmark import timer
 
 from grpo.advantages.compute import compute_advantages
 from grpo.batching.micro_batches import make_batch
-from grpo.bench.arithmetic import Work, flops, matrices, model_shape
-from grpo.bench.machine import matmul_rates
-from grpo.bench.memory import UpdatePeak
+from grpo.bench.arithmetic import Work, flops, matmul_rates, matrices, model_shape
+from grpo.bench.machine import UpdatePeak
 from grpo.bench.options import MAX_NEW_TOKENS, Options
 from grpo.bench.rollouts import REWARD, Groups, longest
 from grpo.parallel.world import join_world

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import math
 import os
@@ -22,11 +23,11 @@ from processes import alive, descendants, run_grpo, start_grpo, wait_for
 from tiny import make_tiny_model
 from transformers import AutoModelForCausalLM
 
-from grpo.bench import turns
+from grpo.bench import command
 from grpo.bench.arithmetic import ModelShape, Work, flops, known_peak, matrices, model_shape, packed_work, padded_work
 from grpo.bench.beside_trl import micro_batch, trl_job
-from grpo.bench.machine import warnings
-from grpo.bench.memory import TreePeak, UpdatePeak
+from grpo.bench.command import measure_updates, run_steps
+from grpo.bench.machine import TreePeak, UpdatePeak, warnings
 from grpo.bench.options import Options, read_options
 from grpo.bench.process import BenchError, attempt, last_words, run_apart
 from grpo.bench.random_model import random_config
@@ -34,7 +35,6 @@ from grpo.bench.report import disagreements, drift, step_report
 from grpo.bench.rollouts import Groups, draw_rewards, random_groups, random_prompts, spread_lengths
 from grpo.bench.side import Side, UpdateJob
 from grpo.bench.sides import OurUpdate, PaddedUpdate
-from grpo.bench.turns import measure_updates, run_steps
 from grpo.cli import EXIT_INTERRUPTED, EXIT_USER_ERROR, main
 from grpo.errors import UserError
 from grpo.records import Branch, PromptTree
@@ -56,6 +56,31 @@ def make_job(folder: Path, groups: Groups | None = None, **changes: Any) -> Upda
 
 def tree(prompt: int, *completions: int) -> PromptTree:
     return PromptTree((1,) * prompt, tuple(Branch((1,) * n, (0.0,) * n, (1.0,) * n, 1.0) for n in completions))
+
+
+# The room
+
+
+def bench_nodes() -> list[ast.AST]:
+    """All of the room's code."""
+    files = Path(command.__file__).parent.glob("*.py")
+    return [node for file in files for node in ast.walk(ast.parse(file.read_text()))]
+
+
+def test_the_bench_comes_through_public_doors() -> None:
+    """What it watches may be rebuilt inside; the exceptions are other libraries', which have no such door."""
+    private = {
+        node.attr
+        for node in bench_nodes()
+        if isinstance(node, ast.Attribute) and node.attr.startswith("_") and not node.attr.startswith("__")
+        if not (isinstance(node.value, ast.Name) and node.value.id == "self")
+    }
+    assert private == {"_attn_implementation", "_supports_onednn"}
+
+
+def test_no_name_of_a_class_has_two_meanings() -> None:
+    names = [node.name for node in bench_nodes() if isinstance(node, ast.ClassDef)]
+    assert len(names) == len(set(names))
 
 
 # Arithmetic
@@ -191,10 +216,10 @@ def test_matrix_rates_are_of_both_types(tiny_model: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("steps", "turns_"), [(3, ["ours 2", "padded 2", "ours 1", "padded 1"]), (1, ["ours 1", "padded 1"])]
+    ("steps", "expected"), [(3, ["ours 2", "padded 2", "ours 1", "padded 1"]), (1, ["ours 1", "padded 1"])]
 )
 def test_sides_take_turns(
-    steps: int, turns_: list[str], tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    steps: int, expected: list[str], tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = []
 
@@ -203,14 +228,14 @@ def test_sides_take_turns(
         seen.append(f"{log.stem} {len(found['times'])}")
         return found
 
-    monkeypatch.setattr(turns, "run_apart", run_here)
+    monkeypatch.setattr(command, "run_apart", run_here)
     sides = measure_updates(make_job(tiny_model, steps=steps), tmp_path)
-    assert seen == turns_
+    assert seen == expected
     assert [len(side["times"]) for side in sides.values()] == [steps, steps]
-    assert [len(side["rates"]) for side in sides.values()] == [len(turns_)] * 2
+    assert [len(side["rates"]) for side in sides.values()] == [len(expected)] * 2
 
 
-def test_the_highest_peak_of_all_turns_counts(
+def test_the_highest_peak_of_all_expectedcounts(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = iter([5, 7, 9, 3])
@@ -218,7 +243,7 @@ def test_the_highest_peak_of_all_turns_counts(
     def find(function: Callable[[], Any], log: Path) -> dict[str, Any]:
         return {"peak_memory_bytes": next(found), "times": [{}]}
 
-    monkeypatch.setattr(turns, "run_apart", find)
+    monkeypatch.setattr(command, "run_apart", find)
     sides = measure_updates(make_job(tiny_model, steps=2), tmp_path)
     assert {name: side["peak_memory_bytes"] for name, side in sides.items()} == {"ours": 9, "padded": 7}
 
@@ -262,16 +287,23 @@ def test_an_interrupt_ends_a_command_and_what_it_started(tmp_path: Path) -> None
         if started:
             raise KeyboardInterrupt
 
-    command = partial(subprocess.call, ("sh", "-c", "sleep 100 & sleep 100"))
+    words = partial(subprocess.call, ("sh", "-c", "sleep 100 & sleep 100"))
     with pytest.raises(KeyboardInterrupt):
-        run_apart(command, tmp_path / "log", interrupt)
+        run_apart(words, tmp_path / "log", interrupt)
     wait_for(lambda: not alive(started), 5, "the end of the command")
 
 
 def test_what_was_started_ends_with_the_work(tmp_path: Path) -> None:
-    command = partial(subprocess.check_output, ("sh", "-c", "sleep 100 >/dev/null & echo $!"))
-    left = psutil.Process(int(run_apart(command, tmp_path / "log")))
-    wait_for(lambda: not alive([left]), 5, "the end of what was left")
+    words = partial(subprocess.check_output, ("sh", "-c", "sleep 100 >/dev/null & echo $!"))
+    pid = int(run_apart(words, tmp_path / "log"))
+
+    def gone() -> bool:
+        try:
+            return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return True
+
+    wait_for(gone, 5, "the end of what was left")
 
 
 def test_a_process_that_is_killed_is_told(tmp_path: Path) -> None:
