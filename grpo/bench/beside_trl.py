@@ -103,10 +103,10 @@ def micro_batch(most: int, groups: Groups) -> int:
 def _plain(group: ScoredGroup) -> dict[str, Any]:
     completions = group.group.completions
     return {
-        "prompt": [int(token) for token in group.group.prompt.token_ids],
-        "completions": [[int(token) for token in one.token_ids] for one in completions],
-        "sampler_logps": [[float(logp) for logp in one.sampler_logps] for one in completions],
-        "rewards": list(group.rewards),
+        "prompt": group.group.prompt.token_ids.tolist(),
+        "completions": [one.token_ids.tolist() for one in completions],
+        "sampler_logps": [one.sampler_logps.tolist() for one in completions],
+        "rewards": [score.reward for score in group.scores],
     }
 
 

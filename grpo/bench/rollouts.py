@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 from transformers import AutoConfig
 
 from data.problem import Problem
@@ -22,7 +23,7 @@ from grpo.parallel.world import join_world
 from grpo.phases import PhaseClock
 from grpo.policy.policy import Policy
 from grpo.recipe.sections import RolloutSection
-from grpo.records import Completion, Group, Prompt, ScoredGroup
+from grpo.records import Completion, Group, Prompt, ScoredGroup, TokenIds
 from grpo.rollout.engines.protocol import Sampling
 from grpo.rollout.engines.vllm_client import VllmEngine
 from grpo.rollout.generate import GenerationPlan, Rollouts
@@ -71,7 +72,10 @@ def random_prompts(lengths: Sequence[int], vocabulary: int) -> list[Prompt]:
 def random_groups(prompts: Sequence[Prompt], lengths: Sequence[int], vocabulary: int) -> Groups:
     """Completions of random tokens for given prompts; one length for each of all completions, group by group."""
     rng = random.Random("completions")
-    completions = [Completion(_tokens(one, vocabulary, rng), (SAMPLER_LOGP,) * one, "", "length") for one in lengths]
+    completions = [
+        Completion(_tokens(one, vocabulary, rng), np.full(one, SAMPLER_LOGP, np.float32), "", "length")
+        for one in lengths
+    ]
     size = len(lengths) // len(prompts)
     return _with_rewards(
         [
@@ -110,7 +114,7 @@ def open_rollouts(
         seed=0,
         log=log,
     )
-    probe = [prompt.token_ids[:PROBE_TOKENS] for prompt in prompts[:PROBE_PROMPTS]]
+    probe = [prompt.token_ids[:PROBE_TOKENS].tolist() for prompt in prompts[:PROBE_PROMPTS]]
     sync = WeightSync(engine, policy, probe, settings.sync_tolerance) if policy else LoadedOnce()
     clock = PhaseClock()
     return Rollouts(engine, sync, tokenizer.decode, 0, clock), sampling, clock
@@ -144,8 +148,8 @@ def _with_rewards(groups: Sequence[Group]) -> Groups:
     )
 
 
-def _tokens(length: int, vocabulary: int, rng: random.Random) -> tuple[int, ...]:
-    return tuple(rng.randrange(vocabulary) for _ in range(length))
+def _tokens(length: int, vocabulary: int, rng: random.Random) -> TokenIds:
+    return np.array([rng.randrange(vocabulary) for _ in range(length)], np.int32)
 
 
 def _real_prompts(options: Options, folder: Path) -> list[Prompt]:

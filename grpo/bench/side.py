@@ -15,12 +15,12 @@ import torch
 from torch.utils.benchmark import timer
 
 from grpo.advantages.compute import compute_advantages
-from grpo.batching.micro_batches import make_batch
+from grpo.batching.micro_batches import make_batches
 from grpo.bench.arithmetic import Work, flops, matmul_rates, matrices, model_shape
 from grpo.bench.machine import UpdatePeak
 from grpo.bench.options import MAX_NEW_TOKENS, Options
 from grpo.bench.rollouts import REWARD, Groups, longest
-from grpo.parallel.world import join_world
+from grpo.parallel.world import SoleWorld, join_world
 from grpo.policy.policy import PolicySettings
 from grpo.recipe.sections import ModelSection, RolloutSection, UpdateSection, advantage_of
 from grpo.records import Batch, PromptTree
@@ -68,9 +68,11 @@ class UpdateJob:
     def batch(self, budget: int) -> Batch:
         """Micro-batches of so many tokens, made anew for every update, as in a run; no KL is in the rewards."""
         settings = self.settings().update.model_copy(update={"tokens_per_micro_batch": budget})
-        costs = [((),) * len(group.scores) for group in self.groups]
-        credited = compute_advantages(self.groups, costs, [RewardSpec(name=REWARD)], advantage_of(settings))
-        return make_batch(credited, settings, self.max_new_tokens)
+        summaries = [group.summary(position=number) for number, group in enumerate(self.groups)]
+        credited = compute_advantages(summaries, {}, [RewardSpec(name=REWARD)], advantage_of(settings))
+        alone = SoleWorld(torch.device("cpu"))
+        [batch] = make_batches(credited, dict(enumerate(self.groups)), {}, settings, self.max_new_tokens, alone)
+        return batch
 
 
 class Stopwatch:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
@@ -74,8 +75,8 @@ class PaddedUpdate(Side):
             logps = self._logprobs(rows)
             self.watch.enter("other")
             branches = [branch for row in rows for branch in row.branches]
-            weights = [value * branch.weight for branch in branches for value in branch.advantages]
-            loss = -(torch.tensor(weights, device=self.device) * logps).sum() / denominator
+            weights = torch.from_numpy(np.concatenate([branch.advantages * branch.weight for branch in branches]))
+            loss = -(weights.to(self.device) * logps).sum() / denominator
             self.watch.enter("backward")
             torch.autograd.backward(loss)
             self.watch.enter("other")
@@ -126,7 +127,7 @@ class _WatchedNetwork:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._network, name)
 
-    def logprobs(self, packed: Packed, *arguments: Any, **named: Any) -> tuple[Tensor, Tensor]:
+    def logprobs(self, packed: Packed, *arguments: Any, **named: Any) -> tuple[Tensor, Tensor | None]:
         if not torch.is_grad_enabled():
             return self._network.logprobs(packed, *arguments, **named)
         self._watch.enter("forward")

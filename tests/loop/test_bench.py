@@ -16,6 +16,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 import torch
@@ -55,7 +56,11 @@ def make_job(folder: Path, groups: Groups | None = None, **changes: Any) -> Upda
 
 
 def tree(prompt: int, *completions: int) -> PromptTree:
-    return PromptTree((1,) * prompt, tuple(Branch((1,) * n, (0.0,) * n, (1.0,) * n, 1.0) for n in completions))
+    def branch(length: int) -> Branch:
+        ones = np.ones(length, np.float32)
+        return Branch(np.ones(length, np.int32), ones, ones, weight=1.0)
+
+    return PromptTree(np.ones(prompt, np.int32), tuple(map(branch, completions)))
 
 
 # The room
@@ -447,7 +452,8 @@ def test_the_job_says_all_in_json(tiny_model: Path) -> None:
     lengths = [[len(one.token_ids) for one in group.group.completions] for group in job.groups]
     assert [[len(ids) for ids in group["completions"]] for group in found["groups"]] == lengths
     assert [[len(logps) for logps in group["sampler_logps"]] for group in found["groups"]] == lengths
-    assert [tuple(group["rewards"]) for group in found["groups"]] == [group.rewards for group in job.groups]
+    rewards = [[score.reward for score in group.scores] for group in job.groups]
+    assert [group["rewards"] for group in found["groups"]] == rewards
     settings = found["settings"]
     assert settings["num_generations"] == 4
     assert settings["max_steps"] == 4
