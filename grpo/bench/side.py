@@ -27,7 +27,6 @@ from grpo.records import Batch, PromptTree
 from rewards.spec import RewardSpec
 
 LR = 1e-6
-MicroBatches = Sequence[Sequence[PromptTree]]
 
 
 @dataclass(frozen=True)
@@ -66,7 +65,7 @@ class UpdateJob:
         )
 
     def batch(self, budget: int) -> Batch:
-        """Micro-batches of so many tokens, made anew for every update, as in a run; no KL is in the rewards."""
+        """Micro-batches of so many tokens; no KL is in the rewards."""
         settings = self.settings().update.model_copy(update={"tokens_per_micro_batch": budget})
         summaries = [group.summary(position=number) for number, group in enumerate(self.groups)]
         credited = compute_advantages(summaries, {}, [RewardSpec(name=REWARD)], advantage_of(settings))
@@ -105,7 +104,7 @@ class Side(ABC):
 
     layout: str
     """What a completion is in a micro-batch."""
-    count: Callable[[MicroBatches], Work]
+    count: Callable[[Sequence[Sequence[PromptTree]]], Work]
     model: Any
     """What is trained, as transformers has it."""
     loss = grad_norm = math.nan
@@ -123,8 +122,8 @@ class Side(ABC):
         """Forward and backward of all rollouts and one step of the optimiser."""
 
     @abstractmethod
-    def micro_batches(self) -> MicroBatches:
-        """What goes through the model together."""
+    def batch(self) -> Batch:
+        """The rollouts in micro-batches, made anew for every update, as in a run."""
 
     def stepping(self) -> None:
         self._peak = self._gauge.above()
@@ -134,7 +133,7 @@ class Side(ABC):
         """The first update, which is not timed, and what there is to know of this side."""
         self.update()
         shape, work = model_shape(self.model), self.work()
-        num_branches = [sum(len(tree.branches) for tree in trees) for trees in self.micro_batches()]
+        num_branches = [sum(len(tree.branches) for tree in trees) for trees in self.batch().micro_batches]
         weights, trained = list(self.model.parameters()), self.trained()
         return {
             "loss": self.loss,
@@ -182,7 +181,7 @@ class Side(ABC):
 
     def work(self) -> Work:
         """What the model computes in one update."""
-        return type(self).count(self.micro_batches())
+        return type(self).count(self.batch().micro_batches)
 
     def trained(self) -> list[torch.nn.Parameter]:
         return [parameter for parameter in self.model.parameters() if parameter.requires_grad]

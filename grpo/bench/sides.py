@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -14,13 +15,13 @@ from transformers import AutoModelForCausalLM
 from grpo.batching.pack import Packed
 from grpo.bench.arithmetic import packed_work, padded_work
 from grpo.bench.padded import padded_logprobs
-from grpo.bench.side import MicroBatches, Side, Stopwatch, UpdateJob, rows_for
+from grpo.bench.side import Side, Stopwatch, UpdateJob, rows_for
 from grpo.model.network import Network
 from grpo.parallel.world import SoleWorld
 from grpo.phases import PhaseClock
 from grpo.policy.optimiser import make_optimiser
 from grpo.policy.policy import Policy
-from grpo.records import PromptTree
+from grpo.records import Batch, PromptTree
 
 
 class OurUpdate(Side):
@@ -41,12 +42,12 @@ class OurUpdate(Side):
 
     def update(self) -> None:
         self._network.weighed.clear()
-        batch = self.job.batch(self.job.options.budget)
+        batch = self.batch()
         self.grad_norm = self.policy.update(batch)["update/grad_norm"]
         self.loss = -sum(map(float, self._network.weighed)) / batch.denominator
 
-    def micro_batches(self) -> MicroBatches:
-        return self.job.batch(self.job.options.budget).micro_batches
+    def batch(self) -> Batch:
+        return self.job.batch(self.job.options.budget)
 
 
 class PaddedUpdate(Side):
@@ -68,15 +69,15 @@ class PaddedUpdate(Side):
         self._optimiser = make_optimiser(self.trained(), self.settings.update)
 
     def update(self) -> None:
-        micro_batches, denominator = self._rows()
+        batch = self.batch()
         self.loss = 0.0
-        for rows in micro_batches:
+        for rows in batch.micro_batches:
             self.watch.enter("forward")
             logps = self._logprobs(rows)
             self.watch.enter("other")
             branches = [branch for row in rows for branch in row.branches]
             weights = torch.from_numpy(np.concatenate([branch.advantages * branch.weight for branch in branches]))
-            loss = -(weights.to(self.device) * logps).sum() / denominator
+            loss = -(weights.to(self.device) * logps).sum() / batch.denominator
             self.watch.enter("backward")
             torch.autograd.backward(loss)
             self.watch.enter("other")
@@ -87,21 +88,19 @@ class PaddedUpdate(Side):
         self._optimiser.step()
         self._optimiser.zero_grad(set_to_none=True)
 
-    def micro_batches(self) -> MicroBatches:
-        return self._rows()[0]
+    def batch(self) -> Batch:
+        """A tree for each row; of micro-batches as few as the budget allows, each of about as many rows."""
+        whole = self.job.batch(10**9)
+        trees = [tree for trees in whole.micro_batches for tree in trees]
+        rows = [PromptTree(tree.prompt_ids, (branch,)) for tree in trees for branch in tree.branches]
+        num = math.ceil(len(rows) / rows_for(self.job.options.budget, self.job.groups))
+        size = math.ceil(len(rows) / num)
+        cut = tuple(tuple(rows[start : start + size]) for start in range(0, len(rows), size))
+        return replace(whole, micro_batches=cut)
 
     def _logprobs(self, rows: Sequence[PromptTree]) -> Tensor:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.job.options.compute == "bf16"):
             return padded_logprobs(self.model, rows, self.settings.rollout.temperature)[0]
-
-    def _rows(self) -> tuple[list[list[PromptTree]], float]:
-        """Micro-batches of about as many rows each, as few as the budget allows, and the loss's denominator."""
-        batch = self.job.batch(10**9)
-        trees = [tree for trees in batch.micro_batches for tree in trees]
-        rows = [PromptTree(tree.prompt_ids, (branch,)) for tree in trees for branch in tree.branches]
-        num = math.ceil(len(rows) / rows_for(self.job.options.budget, self.job.groups))
-        size = math.ceil(len(rows) / num)
-        return [rows[start : start + size] for start in range(0, len(rows), size)], batch.denominator
 
 
 class _WatchedWorld(SoleWorld):

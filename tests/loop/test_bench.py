@@ -183,9 +183,9 @@ def test_both_sides_compute_the_same_loss_and_gradient(tiny_model: Path, checkpo
 
 def test_a_budget_only_cuts_the_work(tiny_model: Path) -> None:
     whole, cut = (PaddedUpdate(make_job(tiny_model, budget=budget)) for budget in (10**4, 60))
-    assert len(whole.micro_batches()) == 1
+    assert len(whole.batch().micro_batches) == 1
     # A row has up to 13 + 11 tokens, two fit 60: twelve rows in six micro-batches.
-    assert [len(rows) for rows in cut.micro_batches()] == [2] * 6
+    assert [len(rows) for rows in cut.batch().micro_batches] == [2] * 6
     assert whole.warm_up()["loss"] == pytest.approx(cut.warm_up()["loss"], rel=1e-4)
 
 
