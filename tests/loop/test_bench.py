@@ -26,7 +26,7 @@ from transformers import AutoModelForCausalLM
 
 from grpo.bench import command
 from grpo.bench.arithmetic import ModelShape, Work, flops, known_peak, matrices, model_shape, packed_work, padded_work
-from grpo.bench.beside_trl import micro_batch, trl_job
+from grpo.bench.beside_trl import micro_batch, run_trl, trl_job
 from grpo.bench.command import measure_updates, run_steps
 from grpo.bench.machine import TreePeak, UpdatePeak, warnings
 from grpo.bench.options import Options, read_options
@@ -525,6 +525,15 @@ def test_what_is_timed_of_trl(generate: bool, tiny_model: Path, monkeypatch: pyt
 @pytest.mark.parametrize(("most", "rows"), [(1, 1), (2, 2), (5, 4), (11, 6), (10**6, 12)])
 def test_trls_micro_batch_divides_all_rows(most: int, rows: int) -> None:
     assert micro_batch(most, uneven_groups()) == rows
+
+
+def test_a_trl_that_fails_is_told_with_its_last_words(tiny_model: Path, tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho no such flag; exit 3\n")
+    python.chmod(0o755)
+    job = trl_job(make_job(tiny_model), generate=False, warm_up_steps=1)
+    with pytest.raises(BenchError, match="trl ended with exit code 3; its last words:\nno such flag"):
+        run_trl(job, python, tmp_path / "trl", lambda pid: None)
 
 
 def test_whole_steps_become_a_report(tiny_model: Path) -> None:
