@@ -10,7 +10,7 @@ import math
 import os
 import platform
 import subprocess
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -19,10 +19,8 @@ from grpo.errors import RecipeError, UserError
 from grpo.recipe.load import dump_recipe, load_recipe
 from grpo.recipe.resume import changed_keys
 from grpo.recipe.sections import Recipe
+from grpo.rows import COMPLETIONS, EVALS, METRICS, read_rows
 
-METRICS = "metrics.jsonl"
-COMPLETIONS = "completions.jsonl"
-EVALS = "evals.jsonl"
 _RECIPE = "recipe.yaml"
 _ENVIRONMENT = "environment.json"
 _LOCK = "lock"
@@ -103,18 +101,6 @@ class RunFolder:
 def _jsonable(row: Mapping[str, Any]) -> dict[str, Any]:
     """JSON knows no NaN: a number that is not finite becomes null."""
     return {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()}
-
-
-def read_rows(file: Path) -> Iterator[dict[str, Any]]:
-    """Rows of a JSONL file, one at a time; a line that was torn by a crash is left out."""
-    if not file.exists():
-        return
-    with file.open("rb") as handle:
-        for line in handle:
-            with contextlib.suppress(ValueError):
-                row = json.loads(line)
-                if isinstance(row, dict) and "step" in row:
-                    yield row
 
 
 def environment() -> dict[str, Any]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from data.templates import Template
+from grpo.evaluation.changes import first_and_last, source_changes
 from grpo.evaluation.evaluator import Evaluation
 from grpo.parallel.world import World
 from grpo.phases import PhaseClock
@@ -15,7 +16,8 @@ from grpo.recipe.interval import is_due
 from grpo.recipe.sections import Recipe
 from grpo.records import DrawnGroups, ScoredGroup
 from grpo.report import write_report
-from grpo.run.folder import COMPLETIONS, EVALS, METRICS, RunFolder, read_rows
+from grpo.rows import COMPLETIONS, EVALS, METRICS, read_rows
+from grpo.run.folder import RunFolder
 from grpo.run.metrics import step_metrics
 from grpo.run.screen import Display
 from grpo.run.trackers import Trackers
@@ -132,7 +134,9 @@ class MainLog:
 
     def finish(self) -> None:
         report = write_report(self._folder.path)
-        self._display.summary(list(read_rows(self._folder.path / METRICS)), report)
+        rows = list(read_rows(self._folder.path / METRICS))
+        judged = read_rows(self._folder.path / EVALS, first_and_last(rows))
+        self._display.summary(source_changes(rows, judged), report)
 
     def _keep_evaluation(self, step: int, found: Evaluation) -> None:
         rows = self._world.gather_on_first(evaluation_rows(step, found, self._template))

@@ -18,7 +18,8 @@ from grpo.policy.policy import Policy, PolicySettings
 from grpo.recipe.load import parse_recipe
 from grpo.recipe.sections import CheckpointSection
 from grpo.rollout.weight_sync.transport import transfer_folder
-from grpo.run.folder import RunFolder, read_rows
+from grpo.rows import read_rows
+from grpo.run.folder import RunFolder
 
 WORLD = SoleWorld(torch.device("cpu"))
 
