@@ -106,16 +106,17 @@ def open_rollouts(
     """vLLM as in a run: with the policy's weights, or where there is none with the model's own."""
     tokenizer = load_tokenizer(folder)
     sampling = Sampling(settings.temperature, settings.max_new_tokens, stop_ids(folder, tokenizer))
+    world = join_world(device)
     engine = VllmEngine(
         folder,
         settings,
         max_model_len=max(len(prompt.token_ids) for prompt in prompts) + settings.max_new_tokens,
-        device=join_world(device).device,
+        device=world.device,
         seed=0,
         log=log,
     )
     probe = [prompt.token_ids[:PROBE_TOKENS].tolist() for prompt in prompts[:PROBE_PROMPTS]]
-    sync = WeightSync(engine, policy, probe, settings.sync_tolerance) if policy else LoadedOnce()
+    sync = WeightSync(engine, policy, world, probe, settings.sync_tolerance) if policy else LoadedOnce()
     clock = PhaseClock()
     return Rollouts(engine, sync, tokenizer.decode, 0, clock), sampling, clock
 

@@ -27,6 +27,10 @@ def _objective_mutant(name: str, old: str, new: str, killer: str = "objectives")
     return _mutant(name, "objectives", old, new, killer)
 
 
+def _loop_mutant(name: str, old: str, new: str, killer: str) -> Mutant:
+    return Mutant(name, "grpo/rollout", old, new, f"tests/loop/test_{killer}.py")
+
+
 def _reward_mutant(name: str, room: str, old: str, new: str, killer: str) -> Mutant:
     return Mutant(name, f"rewards/{room}", old, new, f"tests/rewards/test_{killer}.py")
 
@@ -374,7 +378,11 @@ MUTANTS = (
     ),
     _mutant("cost ignored", "batching", "(cost + piece.cost, index,", "(cost + piece.num_tokens, index,", "balance"),
     _mutant(
-        "budget ignored", "batching", "while queue and queue[0][2] < piece.num_tokens and", "while False and", "balance"
+        "budget ignored",
+        "batching",
+        "(cost + piece.cost, index, room - piece.num_tokens)",
+        "(cost + piece.cost, index, room)",
+        "balance",
     ),
     _mutant(
         "some ranks have more to do",
@@ -665,4 +673,28 @@ MUTANTS = (
         "policy_update",
     ),
     _mutant("the gap of all tokens", "policy", "gap = torch.where(taught, gap, 0.0)", "pass", "metrics"),
+    _mutant("weights leave in the trainer's type", "policy", "tensor.detach().to(dtype)", "tensor.detach()", "export"),
+    _mutant(
+        "a shard is written before its last tensor",
+        "policy",
+        "if len(waiting[file]) == len(shards.filename_to_tensors[file]):",
+        "if len(waiting[file]) == max(1, len(shards.filename_to_tensors[file]) - 1):",
+        "export",
+    ),
+    _mutant(
+        "tied tensors written twice",
+        "policy",
+        "if name not in network.model.all_tied_weights_keys\n    }",
+        "}",
+        "export",
+    ),
+    _loop_mutant("promised room is forgotten", ".free - _num_promised(place) >", ".free >", "transfer_room"),
+    _loop_mutant("what is written counts twice", "promised - _num_written(folder)", "promised", "transfer_room"),
+    _loop_mutant(
+        "a stop string's last token is cut off", "ended, new.shape[1], self", "ended, new.shape[1] - 1, self", "engines"
+    ),
+    _loop_mutant(
+        "stop strings looked for in the prompt", "self._stops(new, scores)", "self._stops(input_ids, scores)", "engines"
+    ),
+    _loop_mutant("an aborted completion is whole", 'one.finish == "abort"', "one.finish is None", "engines"),
 )

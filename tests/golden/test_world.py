@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import multiprocessing
 import os
-import socket
 import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
@@ -15,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from groups import branch_of, completion_of, learnt_by, prompt_of, tree_of
+from ranks import on_two_ranks
 
 from grpo.parallel import world as world_module
 from grpo.parallel.world import DistributedWorld, SoleWorld, World, join_world, ranks_agree
@@ -27,49 +26,7 @@ from rewards.spec import RewardSpec
 
 END = 0
 MAX_NEW_TOKENS = 8
-DEADLINE_S = 60
 REWARDS = (RewardSpec(name="correctness"), RewardSpec(name="format", weight=0.3))
-
-SLOW_IMPORTS = ["torch", "torch.distributed", "transformers.models.llama.modeling_llama"]
-"""Imported once, by the server that forks the ranks."""
-
-Job = Callable[..., Any]
-
-
-def on_two_ranks(folder: Path, job: Job, *arguments: object) -> list[Any]:
-    """What `job(world, *arguments)` returns on either rank, each a process of its own."""
-    folder.mkdir()
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(SLOW_IMPORTS)
-    port = free_port()
-    ranks = [context.Process(target=be_rank, args=(rank, port, folder, job, arguments)) for rank in range(2)]
-    for process in ranks:
-        process.start()
-    deadline = time.monotonic() + DEADLINE_S
-    for process in ranks:
-        process.join(max(0.0, deadline - time.monotonic()))
-    codes = [process.exitcode for process in ranks]
-    for process in ranks:
-        process.kill()
-        process.join()
-    assert codes == [0, 0], f"exit codes of the ranks (None: still at work after {DEADLINE_S} s)"
-    return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(2)]
-
-
-def be_rank(rank: int, port: int, folder: Path, job: Job, arguments: Sequence[object]) -> None:
-    torch.set_num_threads(1)
-    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    world = join_world("cpu")
-    assert isinstance(world, DistributedWorld)
-    with world:
-        torch.save(job(world, *arguments), folder / f"{rank}.pt")
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port: int = one.getsockname()[1]
-        return port
 
 
 # Adding and collecting
@@ -94,6 +51,7 @@ def add_and_collect(world: World, folder: Path) -> dict[str, Any]:
 
     found["one each"] = world.gather(f"from {world.rank}")
     found["on the first"] = world.gather(world.gather_on_first(world.rank))
+    found["on the node"] = world.gather_on_node(f"from {world.local_rank}")
     found["the first's"] = world.broadcast(f"from {world.rank}")
     found["handed over"] = world.gather(world.exchange([f"{world.rank} to 0", ("x" * 5 * world.rank, {"to": 1})]))
     if world.rank == 0:
@@ -119,6 +77,7 @@ def test_what_ranks_add_and_collect(tmp_path: Path) -> None:
         "kept": ["a", ("b", {"c": 1.5}), None],
         "one each": ["from 0", "from 1"],
         "on the first": [[0, 1], []],
+        "on the node": ["from 0", "from 1"],
         "the first's": "from 0",
         "handed over": [["0 to 0", "1 to 0"], [("", {"to": 1}), ("xxxxx", {"to": 1})]],
         "agree": [True, False],  # the next number after 0.1 is another number

@@ -88,7 +88,7 @@ class EchoEngine:
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[tuple[int, tuple[Written, ...]]]:
         self.asked += requests
         for number, request in reversed(list(enumerate(requests))):
-            written = tuple(Written((request.token_ids[0],), (-0.5,), "stop") for _ in request.seeds)
+            written = tuple(Written(request.token_ids[:1], np.array([-0.5], np.float32), "stop") for _ in request.seeds)
             yield number, written
 
 
@@ -172,7 +172,8 @@ def test_a_problems_completions_are_the_same_in_every_round() -> None:
     draw(7, [], prompts=prompt_set(per_step=12, max_rounds=1), engine=at_once)
     draw(7, [], engine=in_rounds)
     assert len(in_rounds.asked) == 12
-    assert in_rounds.asked == at_once.asked
+    asked, expected = ([(one.token_ids.tolist(), one.seeds) for one in each.asked] for each in (in_rounds, at_once))
+    assert asked == expected
 
 
 class Eavesdropper(SoleWorld):
@@ -217,6 +218,31 @@ def test_no_tokens_and_no_texts_are_told_to_other_ranks() -> None:
     short, long = told_to_other_ranks(8), told_to_other_ranks(8192)
     assert 0 < long < 1.1 * short
     assert long < 300 * PER_STEP * 3
+
+
+class OneOfTwo(SoleWorld):
+    """One of two ranks, alone."""
+
+    def __init__(self, rank: int) -> None:
+        super().__init__(torch.device("cpu"))
+        self.rank, self.size = rank, 2
+
+    def stride(self, items: Sequence[Any]) -> list[Any]:
+        return list(items[self.rank :: 2])
+
+
+@pytest.mark.parametrize("step", range(1, 9))
+def test_a_problem_that_comes_twice_is_written_anew_whichever_rank_writes_it(step: int) -> None:
+    """Three problems for five prompts: two ranks together ask with the very seeds of one, all of them different."""
+    few = prompt_set(3, per_step=5, max_rounds=1)
+    alone = EchoEngine()
+    draw(step, [], prompts=few, engine=alone)
+    ranks = EchoEngine(), EchoEngine()
+    for rank, engine in enumerate(ranks):
+        draw(step, [], prompts=few, engine=engine, world=OneOfTwo(rank))
+    together = [request.seeds for engine in ranks for request in engine.asked]
+    assert sorted(together) == sorted(request.seeds for request in alone.asked)
+    assert len({seed for seeds in together for seed in seeds}) == 5 * 3
 
 
 # What whole runs do.
