@@ -125,8 +125,8 @@ MUTANTS = (
     _mutant(
         "KL raises rewards",
         "advantages",
-        "tuple(value - charge.total for",
-        "tuple(value + charge.total for",
+        "tuple(value - one.total for value",
+        "tuple(value + one.total for value",
         "compute_advantages",
     ),
     _mutant(
@@ -647,8 +647,8 @@ MUTANTS = (
     _mutant(
         "a group without a signal is charged",
         "advantages",
-        "if any(worth) else tuple(worth)",
-        "if True else tuple(worth)",
+        'return advantage == "batch" or not is_dead(group.rewards)',
+        "return True",
         "compute_advantages",
     ),
     _mutant(
