@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 ROOMS = (
-    ("errors", "phases", "records"),
+    ("errors", "phases", "records", "rows"),
     ("objectives",),
     ("advantages",),
     ("recipe", "parallel"),
