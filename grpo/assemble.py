@@ -69,7 +69,7 @@ def open_run(recipe: Recipe) -> Iterator[Run]:
             policy=policy,
             evaluator=open_evaluator(recipe, inputs, rollouts, scorer, world, clock),
             checkpoints=Checkpoints(
-                recipe.run.dir / "checkpoints",
+                recipe.run.dir,
                 recipe.checkpoint,
                 recipe.run.steps,
                 inputs.tokenizer,
@@ -157,7 +157,7 @@ def _open_log(recipe: Recipe, inputs: RunInputs, world: World, clock: PhaseClock
 
 def newest_step(run_dir: Path) -> int:
     """The step of a run's newest checkpoint, by its name; 0 without one."""
-    found = list_checkpoints(run_dir / "checkpoints")
+    found = list_checkpoints(run_dir)
     return int(found[-1].name.removeprefix("step_")) if found else 0
 
 
@@ -190,7 +190,7 @@ def _check_rounds(recipe: Recipe, inputs: RunInputs) -> None:
 
 
 def _check_disk(recipe: Recipe, inputs: RunInputs) -> None:
-    existing = len(list_checkpoints(recipe.run.dir / "checkpoints"))
+    existing = len(list_checkpoints(recipe.run.dir))
     each = checkpoint_bytes(inputs.model_folder, _policy_settings(recipe))
     check_room(recipe.run.dir, each * max(1, recipe.checkpoint.keep + 1 - existing))
 

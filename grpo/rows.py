@@ -4,8 +4,8 @@ A file of rows is JSONL: one object a line, each with a whole number under ``ste
 crash, or larger than memory.
 
 ``completions.jsonl`` grows by megabytes a step, so it is kept in parts. The file of that name is the part that is being
-written; ``completions_000120.jsonl.gz`` beside it is a closed part, whose last row is of step 120. What reads rows reads
-them through this module, and so gets all parts, the oldest first.
+written; ``completions_000120.jsonl.gz`` beside it is a closed part, whose last row is of step 120. What reads rows
+reads them through this module, and so gets all parts, the oldest first.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import zlib
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, BinaryIO, cast
 
 from rewards import jsonl
 
@@ -46,7 +46,7 @@ class ClosedPart:
         """Where it is once it has been compressed."""
         return self.plain.with_name(f"{self.plain.name}.gz")
 
-    def open(self) -> IO[bytes]:
+    def open(self) -> BinaryIO:
         """Its text. Raises FileNotFoundError where the part has been removed."""
         # A running training may compress the part, and remove the plain file, between two of these attempts.
         for file in (self.compressed, self.plain):
@@ -104,5 +104,5 @@ def step_of(line: bytes) -> int | None:
     return int(found[1]) if found else None
 
 
-def _open(file: Path) -> IO[bytes]:
-    return gzip.open(file, "rb") if file.suffix == ".gz" else file.open("rb")
+def _open(file: Path) -> BinaryIO:
+    return cast(BinaryIO, gzip.open(file, "rb")) if file.suffix == ".gz" else file.open("rb")

@@ -8,7 +8,7 @@ import platform
 from pathlib import Path
 from typing import Any
 
-from grpo.run.folder import environment
+from grpo.run.environment import environment
 
 BUSY_LOAD = 0.5
 

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from grpo.errors import UserError
+from grpo.rows import lines_of
 
 Row = Mapping[str, Any]
 
@@ -70,7 +71,7 @@ def rows_by_line(path: Path, steps: frozenset[int] | None = None) -> Iterator[Ro
 
     Lines of other steps are passed over without being parsed, so that large files stay cheap.
     """
-    for line in _lines(path):
+    for line in _lines(path, steps):
         if steps is not None and _step_of(line) not in steps:
             continue
         row = _parsed(line)
@@ -94,11 +95,8 @@ def _read_metrics(folder: Path) -> tuple[tuple[Row, ...], int]:
     return tuple(by_step[step] for step in sorted(by_step)), parsed.count(None)
 
 
-def _lines(path: Path) -> Iterator[bytes]:
-    if not path.is_file():
-        return
-    with path.open("rb") as file:
-        yield from (line for line in file if line.strip())
+def _lines(path: Path, steps: frozenset[int] | None = None) -> Iterator[bytes]:
+    yield from (line for line in lines_of(path, steps) if line.strip())
 
 
 def _step_of(line: bytes) -> int | None:

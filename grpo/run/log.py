@@ -15,7 +15,8 @@ from grpo.recipe.sections import Recipe
 from grpo.records import CreditedGroup, ScoredGroup
 from grpo.report import write_report
 from grpo.rollout.dynamic_sampling import DrawnGroups
-from grpo.run.folder import COMPLETIONS, EVALS, METRICS, RunFolder, read_rows
+from grpo.rows import COMPLETIONS, EVALS, METRICS, read_rows
+from grpo.run.folder import RunFolder
 from grpo.run.metrics import step_metrics
 from grpo.run.screen import Display
 from grpo.run.trackers import Trackers
@@ -79,7 +80,8 @@ class MainLog:
         self._folder.describe_environment(facts)
 
     def begin(self, step: int) -> None:
-        self._folder.rewind(step + 1 if step else 0)
+        for line in self._folder.go_on(step):
+            self._display.message(line)
         if step >= self._recipe.run.steps:
             self._display.message(f"already at step {step} of {self._recipe.run.steps}; set run.steps higher to go on")
         elif step:
@@ -89,7 +91,7 @@ class MainLog:
         self._write({"step": step, "time_unix": time.time(), **self._clock.lap(), **found.metrics}, found)
 
     def completions(self, step: int, drawn: DrawnGroups, credited_groups: Sequence[CreditedGroup]) -> None:
-        self._folder.append(COMPLETIONS, self._drawn_rows(step, drawn, credited_groups))
+        self._folder.rows.append(COMPLETIONS, self._drawn_rows(step, drawn, credited_groups))
         rollout = self._recipe.rollout
         if rollout.max_rounds > 1 and len(credited_groups) < rollout.prompts_per_step:
             self._display.message(
@@ -132,8 +134,8 @@ class MainLog:
     def _write(self, row: Row, found: Evaluation | None) -> None:
         for source, groups in (found.scored if found else {}).items():
             rows = (one for group in groups for one in completion_rows(row["step"], group, self._template))
-            self._folder.append(EVALS, ({**one, "source": source} for one in rows))
-        self._folder.append(METRICS, [row])
+            self._folder.rows.append(EVALS, ({**one, "source": source} for one in rows))
+        self._folder.rows.append(METRICS, [row])
         self._trackers.log(row["step"], row)
         self._display.step(row)
 
@@ -163,7 +165,7 @@ class QuietLog:
         """All ranks have the same engine."""
 
     def begin(self, step: int) -> None:
-        """The first rank rewinds the folder."""
+        """The first rank puts the folder in order."""
 
     def evaluation(self, step: int, found: Evaluation) -> None:
         self._clock.lap()

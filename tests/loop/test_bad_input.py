@@ -179,7 +179,7 @@ class TestRunFolders:
         """A run's folder with a row in it."""
         recipe = parse_recipe(toy_recipe(tiny_model, tmp_path / "run"), "toy")
         with RunFolder(tmp_path / "run", recipe) as folder:
-            folder.append("metrics.jsonl", [{"step": 0}])
+            folder.rows.append("metrics.jsonl", [{"step": 0}])
         return tmp_path / "run"
 
     def refuse(self, folder: Path, recipe: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> str:
@@ -194,7 +194,8 @@ class TestRunFolders:
 
     def test_that_of_another_recipe(self, folder: Path, tiny_model: Path, capsys: Any) -> None:
         other = toy_recipe(tiny_model, folder, update={"lr": 1e-6})
-        assert "belongs to another recipe, which differs in update.lr" in self.refuse(folder, other, capsys)
+        message = self.refuse(folder, other, capsys)
+        assert "belongs to another recipe, which differs in update.lr=1e-06 (the run has 0.003); set" in message
 
     def test_one_that_another_run_is_writing(self, folder: Path, tiny_model: Path, capsys: Any) -> None:
         recipe = toy_recipe(tiny_model, folder)
@@ -254,9 +255,9 @@ class TestRunFolders:
     ) -> None:
         recipe = toy_recipe(tiny_model, tmp_path / "run", update={"schedule": "linear"})
         with RunFolder(tmp_path / "run", parse_recipe(recipe, "toy")) as folder:
-            folder.append("metrics.jsonl", [{"step": 0}])
+            folder.rows.append("metrics.jsonl", [{"step": 0}])
         recipe["run"]["steps"] = 9
-        assert "differs in run.steps" in self.refuse(tmp_path / "run", recipe, capsys)
+        assert "differs in run.steps=9 (the run has 2);" in self.refuse(tmp_path / "run", recipe, capsys)
 
 
 @pytest.mark.parametrize(
