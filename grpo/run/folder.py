@@ -6,7 +6,7 @@ import contextlib
 import fcntl
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -32,7 +32,7 @@ class RunFolder:
 
     def __init__(self, path: Path, recipe: Recipe) -> None:
         self.path = path
-        self.rows = RowFiles(path, recipe.log)
+        self._rows = RowFiles(path, recipe.log)
         self._recipe = recipe
 
     def __enter__(self) -> Self:
@@ -56,7 +56,7 @@ class RunFolder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.rows.close()
+        self._rows.close()
         if error is not None and self._is_new and not self._holds_anything():
             self._take_back()
         self._lock.close()
@@ -65,6 +65,10 @@ class RunFolder:
         """Write environment.json: versions, commit, machine, and what the caller knows beside that."""
         _write_whole(self.path / _ENVIRONMENT, json.dumps(environment() | dict(more), indent=1))
 
+    def append(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Add rows to one of the row files; see `RowFiles.append`."""
+        self._rows.append(name, rows)
+
     def go_on(self, step: int) -> list[str]:
         """Training begins after `step`: forget later rows, and note what has changed in the recipe.
 
@@ -72,9 +76,9 @@ class RunFolder:
         is replaced only now, so that a start that fails changes nothing.
         """
         if step:
-            said = self.rows.cut_back(step, read_row_ends(checkpoint_of(self.path, step)))
+            said = self._rows.cut_back(step, read_row_ends(checkpoint_of(self.path, step)))
         else:
-            self.rows.set_aside()
+            self._rows.set_aside()
             said = []
         self._note_changes(step)
         self._write_recipe()

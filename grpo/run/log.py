@@ -91,7 +91,7 @@ class MainLog:
         self._write({"step": step, "time_unix": time.time(), **self._clock.lap(), **found.metrics}, found)
 
     def completions(self, step: int, drawn: DrawnGroups, credited_groups: Sequence[CreditedGroup]) -> None:
-        self._folder.rows.append(COMPLETIONS, self._drawn_rows(step, drawn, credited_groups))
+        self._folder.append(COMPLETIONS, self._drawn_rows(step, drawn, credited_groups))
         rollout = self._recipe.rollout
         if rollout.max_rounds > 1 and len(credited_groups) < rollout.prompts_per_step:
             self._display.message(
@@ -134,8 +134,8 @@ class MainLog:
     def _write(self, row: Row, found: Evaluation | None) -> None:
         for source, groups in (found.scored if found else {}).items():
             rows = (one for group in groups for one in completion_rows(row["step"], group, self._template))
-            self._folder.rows.append(EVALS, ({**one, "source": source} for one in rows))
-        self._folder.rows.append(METRICS, [row])
+            self._folder.append(EVALS, ({**one, "source": source} for one in rows))
+        self._folder.append(METRICS, [row])
         self._trackers.log(row["step"], row)
         self._display.step(row)
 

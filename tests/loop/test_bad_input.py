@@ -179,7 +179,7 @@ class TestRunFolders:
         """A run's folder with a row in it."""
         recipe = parse_recipe(toy_recipe(tiny_model, tmp_path / "run"), "toy")
         with RunFolder(tmp_path / "run", recipe) as folder:
-            folder.rows.append("metrics.jsonl", [{"step": 0}])
+            folder.append("metrics.jsonl", [{"step": 0}])
         return tmp_path / "run"
 
     def refuse(self, folder: Path, recipe: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> str:
@@ -255,7 +255,7 @@ class TestRunFolders:
     ) -> None:
         recipe = toy_recipe(tiny_model, tmp_path / "run", update={"schedule": "linear"})
         with RunFolder(tmp_path / "run", parse_recipe(recipe, "toy")) as folder:
-            folder.rows.append("metrics.jsonl", [{"step": 0}])
+            folder.append("metrics.jsonl", [{"step": 0}])
         recipe["run"]["steps"] = 9
         assert "differs in run.steps=9 (the run has 2);" in self.refuse(tmp_path / "run", recipe, capsys)
 

@@ -42,7 +42,7 @@ def test_torn_and_foreign_lines_are_left_out(tmp_path: Path) -> None:
 
 def test_numbers_that_json_does_not_know_become_null(tmp_path: Path, tiny_model: Path) -> None:
     with RunFolder(tmp_path / "run", parse_recipe(toy_recipe(tiny_model, tmp_path / "run"), "toy")) as folder:
-        folder.rows.append("metrics.jsonl", [{"step": 1, "update/grad_norm": float("nan"), "update/lr": 0.5}])
+        folder.append("metrics.jsonl", [{"step": 1, "update/grad_norm": float("nan"), "update/lr": 0.5}])
     assert (
         tmp_path / "run" / "metrics.jsonl"
     ).read_text() == '{"step": 1, "update/grad_norm": null, "update/lr": 0.5}\n'
@@ -50,7 +50,7 @@ def test_numbers_that_json_does_not_know_become_null(tmp_path: Path, tiny_model:
 
 def test_rewinding_forgets_steps_and_a_restart_keeps_them_aside(tmp_path: Path, tiny_model: Path) -> None:
     with RunFolder(tmp_path / "run", parse_recipe(toy_recipe(tiny_model, tmp_path / "run"), "toy")) as folder:
-        folder.rows.append("metrics.jsonl", [{"step": step} for step in range(4)])
+        folder.append("metrics.jsonl", [{"step": step} for step in range(4)])
         folder.go_on(2)
         assert [row["step"] for row in read_rows(folder.path / "metrics.jsonl")] == [0, 1, 2]
         folder.go_on(0)
