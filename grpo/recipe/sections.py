@@ -106,7 +106,8 @@ class RolloutSection(Section):
 class UpdateSection(Section):
     lr: Annotated[float, Field(gt=0, le=1)]
     schedule: Literal["constant", "linear", "cosine"] = "constant"
-    """What follows the warm-up: a constant rate, or a decay to zero at the last step."""
+    """What follows the warm-up: a constant rate, or a decay from the full rate to exactly 0 at the last step, which
+    then moves nothing and whose metrics are those of the finished model."""
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     betas: tuple[Beta, Beta] = (0.9, 0.95)
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
