@@ -43,4 +43,4 @@ def test_a_decay_ends_at_exactly_nothing_and_not_before(schedule: str, warmup: i
     rates = [learning_rate(settings, step, num_steps) for step in range(num_steps)]
     assert rates[-1] == 0
     assert all(rate > 0 for rate in rates[:-1])
-    assert max(rates) == 3e-6
+    assert max(rates) == pytest.approx(3e-6)
