@@ -49,7 +49,7 @@ def open_run(recipe: Recipe) -> Iterator[Run]:
     with ExitStack() as stack:
         world = stack.enter_context(join_world(recipe.run.device, recipe.run.rank_timeout_s))
         _check_world(recipe, world)
-        say: Say = _print if world.rank == 0 else _silent
+        say = speaker(world)
         clock = PhaseClock()
         scorer = open_scoring(recipe, clock)
         stack.callback(scorer.close)
@@ -78,6 +78,16 @@ def open_run(recipe: Recipe) -> Iterator[Run]:
             ),
             log=log,
         )
+
+
+def speaker(world: World) -> Say:
+    """What prints a line at once on the first rank, and nothing on the others, which would say the same."""
+
+    def say(text: str) -> None:
+        if world.rank == 0:
+            print(text, flush=True)
+
+    return say
 
 
 def open_scoring(recipe: Recipe, clock: PhaseClock) -> GroupScorer:
@@ -193,11 +203,3 @@ def _check_disk(recipe: Recipe, inputs: RunInputs) -> None:
     existing = len(list_checkpoints(recipe.run.dir))
     each = checkpoint_bytes(inputs.model_folder, _policy_settings(recipe))
     check_room(recipe.run.dir, each * max(1, recipe.checkpoint.keep + 1 - existing))
-
-
-def _print(text: str) -> None:
-    print(text, flush=True)
-
-
-def _silent(text: str) -> None:
-    """What the first rank has said already."""
