@@ -46,9 +46,10 @@ def draw_arithmetic(options: ArithmeticOptions, rng: random.Random, belongs: Bel
     operators = [rng.choice(options.operators) for _ in operands[1:]]
     terms = _terms(operands, operators)
     result = sum(sign * math.prod(factors) for sign, factors in terms)
-    if (options.non_negative and result < 0) or not belongs(_canonical(terms)):
+    key = _canonical(terms)
+    if (options.non_negative and result < 0) or not belongs(key):
         return None
-    return Draft(f"What is {_written(operands, operators)}?", str(result))
+    return Draft(f"What is {_written(operands, operators)}?", str(result), key)
 
 
 def _terms(operands: list[int], operators: list[Literal["+", "-", "*"]]) -> list[Term]:

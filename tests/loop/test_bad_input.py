@@ -131,6 +131,12 @@ def test_an_empty_data_set(refused: Refused, tmp_path: Path) -> None:
     assert path in refused(data={"train": {"source": "dataset", "path": path}})
 
 
+def test_more_generated_problems_than_there_are(refused: Refused) -> None:
+    """Of the 20 x 21 / 2 sums of two numbers up to 20, about nine twelfths are for training: they happen to be 160."""
+    message = refused("data.train.num_problems=161")
+    assert "data.train.num_problems=161: with these options arithmetic has no more than 160 different" in message
+
+
 def test_golds_that_cannot_be_parsed_are_named_by_row(refused: Refused, tmp_path: Path) -> None:
     rows = [{"question": f"{n} + 1", "answer": str(n + 1)} for n in range(4)]
     rows[2]["answer"] = "a number"
