@@ -64,7 +64,7 @@ def _terms(operands: list[int], operators: list[Literal["+", "-", "*"]]) -> list
 
 
 def _canonical(terms: list[Term]) -> str:
-    """The same text for ``23 + 48`` and ``48 + 23``: factors and terms in sorted order."""
+    """A text that does not depend on the order of factors and terms: the same for ``23 + 48`` and ``48 + 23``."""
     return repr(sorted((sign, tuple(sorted(factors))) for sign, factors in terms))
 
 

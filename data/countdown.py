@@ -46,7 +46,9 @@ class CountdownOptions(BaseModel):
 
 
 def draw_countdown(options: CountdownOptions, rng: random.Random, belongs: Belongs) -> Draft | None:
-    """A game whose target is the value of some expression over all its numbers, or None for a bad draw.
+    """A game whose target is the value of some expression over all its numbers.
+
+    None where the numbers belong to another split, or where no expression was found with a target in range.
 
     The gold is ``{"numbers": [3, 7, 12], "target": 33}`` as JSON. The split depends on the sorted numbers alone, so
     that the same numbers with another target, which make another problem, are in the same one.

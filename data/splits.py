@@ -44,7 +44,7 @@ class Draft:
 
 Belongs = Callable[[str], bool]
 """Says whether the question with this canonical form belongs to the split that is asked for."""
-GenerationPlan = Callable[[random.Random, Belongs], Draft | None]
+DrawQuestion = Callable[[random.Random, Belongs], Draft | None]
 """Draws one question, or None when what was drawn makes no question or belongs to another split."""
 
 
@@ -60,7 +60,7 @@ def split_of(source: str, key: str) -> str:
     return next(split for split, shares in SHARES.items() if share in shares)
 
 
-def draw_problems(draw: GenerationPlan, source: str, seed: int, split: str, num_problems: int) -> Iterator[Draft]:
+def draw_problems(draw: DrawQuestion, source: str, seed: int, split: str, num_problems: int) -> Iterator[Draft]:
     """The first `num_problems` problems of a split, no two of which have the same key.
 
     Raises DataError when the options leave fewer, and says how many there are.
@@ -75,7 +75,7 @@ def draw_problems(draw: GenerationPlan, source: str, seed: int, split: str, num_
         yield draft
 
 
-def _draw_new(draw: GenerationPlan, rng: random.Random, source: str, split: str, known: Set[str]) -> Draft | None:
+def _draw_new(draw: DrawQuestion, rng: random.Random, source: str, split: str, known: Set[str]) -> Draft | None:
     """The first question of a stream that belongs to the split and is not known; None when none is to be found."""
     num_empty = num_repeats = 0
     while num_empty < _MAX_DRAWS and num_repeats < _REPEATS_PER_QUESTION * (len(known) + 1):

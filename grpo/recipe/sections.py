@@ -91,7 +91,7 @@ class RolloutSection(Section):
     tensor_parallel: Positive = 1
     gpu_memory_frac: Annotated[float, Field(gt=0, lt=1)] = 0.4
     cpu_kv_cache_gib: Annotated[float, Field(gt=0)] | None = None
-    """None: what `max_parallel` completions need at their longest, and at most 1 GiB."""
+    """The KV cache of an engine on a CPU. None: room for `max_parallel` completions of full length, at most 1 GiB."""
     max_parallel: Positive = 256
     """Completions that the engine decodes at once."""
     eager: bool | None = None
@@ -115,8 +115,8 @@ class UpdateSection(Section):
     inner_epochs: Positive = 1
     """Passes over each step's completions. With one the ratio is exactly 1 and no clip has anything to do."""
     mini_batches: Positive = 1
-    """Passes of the optimiser that a step's groups are shared out to, one after another (16 in DAPO). From the second
-    on the policy is no longer the one that wrote its completions."""
+    """Parts that a step's groups are divided into, each with a step of the optimiser of its own (DAPO has 16). From the
+    second one on the policy is no longer the one that wrote the completions."""
     objective: str = "dapo"
     """A name of `grpo.objectives.table`, or the dotted path of a function of your own (``module:function``)."""
     objective_options: dict[str, Any] = {}

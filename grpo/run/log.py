@@ -1,4 +1,4 @@
-"""What a run tells: rows to its folder, a view to the screen, numbers to trackers, the report."""
+"""What a run reports while it trains: rows in its folder, lines on the screen, metrics to trackers, the report."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _SHOWN = 2
 
 
 class RunLog(Protocol):
-    """What the loop says of itself."""
+    """What the training loop reports to."""
 
     def describe(self, engine: Mapping[str, str]) -> None:
         """Which engine writes the completions."""
