@@ -55,7 +55,7 @@ def test_kill_9_with_vllm_leaves_no_process_and_the_run_goes_on(
     wait_for(lambda: len(rows(run_dir)) > steps_before, 120, "the first steps")
     family = descendants(trainer.pid)
     assert any("vllm_server" in " ".join(one.cmdline()) for one in family)
-    assert any("rewards.workers.worker" in " ".join(one.cmdline()) for one in family)
+    assert any("rewards.workers.zygote" in " ".join(one.cmdline()) for one in family)
     os.kill(trainer.pid, signal.SIGKILL)
     trainer.communicate()
     wait_for(lambda: not alive(family), 10, "the end of all processes that the trainer had started")
