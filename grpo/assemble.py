@@ -14,6 +14,7 @@ from grpo.errors import UserError
 from grpo.evaluation.evaluator import Evaluator
 from grpo.parallel.world import World, join_world
 from grpo.phases import PhaseClock
+from grpo.policy.credit import CreditAssigner
 from grpo.policy.policy import Policy, PolicySettings
 from grpo.preflight import RunInputs, Say, prepare
 from grpo.recipe.sections import Recipe, advantage_of
@@ -37,6 +38,7 @@ class Run:
     recipe: Recipe
     world: World
     collector: Collector
+    assigner: CreditAssigner
     policy: Policy
     evaluator: Evaluator
     checkpoints: Checkpoints
@@ -51,7 +53,7 @@ def open_run(recipe: Recipe) -> Iterator[Run]:
         _check_world(recipe, world)
         say = speaker(world)
         clock = PhaseClock()
-        scorer = open_scoring(recipe, clock)
+        scorer = open_group_scorer(recipe, clock, world)
         stack.callback(scorer.close)
         inputs = prepare(recipe, scorer, say)
         _check_rounds(recipe, inputs)
@@ -66,6 +68,7 @@ def open_run(recipe: Recipe) -> Iterator[Run]:
             recipe=recipe,
             world=world,
             collector=_open_collector(recipe, inputs, rollouts, scorer, world),
+            assigner=CreditAssigner(policy, world, recipe.rewards, recipe.update, recipe.rollout.max_new_tokens),
             policy=policy,
             evaluator=open_evaluator(recipe, inputs, rollouts, scorer, world, clock),
             checkpoints=Checkpoints(
@@ -90,10 +93,10 @@ def speaker(world: World) -> Say:
     return say
 
 
-def open_scoring(recipe: Recipe, clock: PhaseClock) -> GroupScorer:
+def open_group_scorer(recipe: Recipe, clock: PhaseClock, world: World) -> GroupScorer:
     """The reward workers, behind the recipe's rewards and template."""
     scorer = open_scorer(recipe.rewards, recipe.scoring)
-    return GroupScorer(scorer, get_template(recipe.data.template), recipe.scoring, clock)
+    return GroupScorer(scorer, get_template(recipe.data.template), recipe.scoring, clock, world)
 
 
 def open_engine(recipe: Recipe, inputs: RunInputs, world: World, logs: Path) -> Engine:
@@ -117,7 +120,7 @@ def open_engine(recipe: Recipe, inputs: RunInputs, world: World, logs: Path) -> 
 
 def open_rollouts(recipe: Recipe, inputs: RunInputs, engine: Engine, policy: Policy, clock: PhaseClock) -> Rollouts:
     """The engine with its weight sync, probed with the first prompts of the training set."""
-    probe = [prompt.token_ids[:PROBE_TOKENS] for prompt in inputs.train[:PROBE_PROMPTS]]
+    probe = [prompt.token_ids[:PROBE_TOKENS].tolist() for prompt in inputs.train[:PROBE_PROMPTS]]
     sync = WeightSync(engine, policy, probe, recipe.rollout.sync_tolerance)
     return Rollouts(engine, sync, inputs.tokenizer.decode, recipe.run.seed, clock)
 
@@ -156,7 +159,7 @@ def _open_collector(
 def _open_log(recipe: Recipe, inputs: RunInputs, world: World, clock: PhaseClock, stack: ExitStack) -> RunLog:
     """The first rank opens the run's folder, the screen and the trackers; the others keep quiet."""
     if world.rank > 0:
-        return QuietLog(world, clock)
+        return QuietLog(inputs.template, world, clock)
     folder = stack.enter_context(RunFolder(recipe.run.dir, recipe))
     display = stack.enter_context(make_display(recipe.run.steps, newest_step(recipe.run.dir)))
     clock.on_phase = display.phase

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from groups import branch_of, completion_of, prompt_of, tree_of
 from torch import Tensor
 from transformers import (
     Gemma3ForCausalLM,
@@ -21,12 +22,11 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from data.problem import Problem
 from grpo.parallel.world import SoleWorld, World
 from grpo.phases import PhaseClock
 from grpo.policy.policy import Policy, PolicySettings
 from grpo.recipe.sections import ModelSection, RolloutSection, UpdateSection
-from grpo.records import Branch, Completion, Group, Prompt, PromptTree, ScoredGroup
+from grpo.records import Branch, Group, PromptTree, ScoredGroup
 from rewards.records import Outcome, Score
 
 CPU = torch.device("cpu")
@@ -61,7 +61,7 @@ ARCHITECTURES: dict[str, tuple[Any, Any]] = {
 
 
 def branch(ids: Sequence[int], advantage: float = 1.0, weight: float = 1.0) -> Branch:
-    return Branch(tuple(ids), (-1.5,) * len(ids), (advantage,) * len(ids), weight)
+    return branch_of(ids, -1.5, advantage, weight)
 
 
 def random_trees() -> tuple[PromptTree, ...]:
@@ -74,8 +74,7 @@ def random_trees() -> tuple[PromptTree, ...]:
 
     shapes = [(5, (4, 1, 9)), (1, (3, 3)), (8, (1, 6, 2, 7))]
     return tuple(
-        PromptTree(draw(prompt), tuple(branch((*draw(length - 1), END)) for length in lengths))
-        for prompt, lengths in shapes
+        tree_of(draw(prompt), *(branch((*draw(length - 1), END)) for length in lengths)) for prompt, lengths in shapes
     )
 
 
@@ -140,9 +139,9 @@ def _scored(prompt_length: int, rewarded: Sequence[tuple[int, float]], draw: tor
     def tokens(length: int) -> tuple[int, ...]:
         return tuple(torch.randint(1, VOCABULARY, (length,), generator=draw).tolist())
 
-    prompt = Prompt(Problem("toy/train/0", "?", "1", "integer", "toy", 0), tokens(prompt_length))
+    prompt = prompt_of(tokens(prompt_length))
     completions = tuple(
-        Completion((*tokens(length - 1), END), tuple((-2 - torch.rand(length, generator=draw)).tolist()), "", "stop")
+        completion_of((*tokens(length - 1), END), (-2 - torch.rand(length, generator=draw)).tolist())
         for length, _ in rewarded
     )
     scores = tuple(Score(reward, {"correctness": reward}, Outcome.WRONG, None) for _, reward in rewarded)

@@ -44,7 +44,7 @@ def toy_recipe(model: Path, run_dir: Path, **sections: dict[str, Any]) -> dict[s
         "checkpoint": {"every": 1, "keep": 2},
     }
     for name, changes in sections.items():
-        if isinstance(recipe[name], dict) and isinstance(changes, dict):
+        if isinstance(recipe.get(name), dict) and isinstance(changes, dict):
             recipe[name] |= changes
         else:
             recipe[name] = changes

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from itertools import accumulate
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
 
 Part = Sequence[float | None]
 """One part of the reward for each completion of a group, shape (G,); None where it had no opinion."""
@@ -43,27 +46,46 @@ def leave_one_out(rewards: Sequence[float]) -> list[float]:
     return [value * len(rewards) / (len(rewards) - 1) for value in _centred(rewards)]
 
 
-def batch_std(returns: Sequence[float]) -> list[float]:
-    """How much better each token does than the whole step, in deviations of the step, shape (N,) to (N,).
+@dataclass(frozen=True)
+class Moments:
+    """What is to be known of some numbers to normalise them together with others that are not at hand."""
+
+    count: int
+    mean: float
+    squares: float
+    """Sum of their squared distances from their mean."""
+    least: float
+    most: float
+
+
+def pooled_scale(parts: Sequence[Moments]) -> tuple[float, float] | None:
+    """Mean and deviation of all numbers of several parts together; None where all of them are equal, tested exactly.
 
     REINFORCE++ (arXiv 2501.03262): A_t = (R_t - mean(R)) / (std(R) + STD_FLOOR), with R_t the return from token t on.
     Mean and deviation are over all N completion tokens of the step, those of all ranks, so that long completions
-    count for more: the paper says "the batch", and OpenRLHF, its authors' code, takes the tokens.
+    count for more: the paper says "the batch", and OpenRLHF, its authors' code, takes the tokens. A part is a
+    completion, so that no rank needs to know another one's tokens; parts are pooled as by Chan, Golub and LeVeque
+    (1983): sum(squares) + sum(n_i (mean_i - mean)^2).
 
-    Where we differ: the deviation is the sample's (OpenRLHF's the population's, its variance at least 1e-8). Equal
-    returns, tested exactly, give exact zeros.
+    Where we differ: the deviation is the sample's (OpenRLHF's the population's, its variance at least 1e-8), with
+    STD_FLOOR added. A number that is not finite is an error.
     """
-    return _standardised(returns)
+    if not all(math.isfinite(part.mean) and math.isfinite(part.squares) for part in parts):
+        raise ValueError("returns: one is not finite; mend the reward that returned it")
+    if not parts or min(part.least for part in parts) == max(part.most for part in parts):
+        return None
+    count = sum(part.count for part in parts)
+    mean = math.fsum(part.count * part.mean for part in parts) / count
+    squares = math.fsum(part.squares + part.count * (part.mean - mean) ** 2 for part in parts)
+    return mean, math.sqrt(squares / (count - 1)) + STD_FLOOR
 
 
-def charged_from(costs: Sequence[float], length: int) -> list[float]:
-    """What a token and all that follow it cost, for each of `length` tokens; without costs that is 0.
+def charged_from(costs: NDArray[np.float32]) -> NDArray[np.float64]:
+    """What each token and all that follow it cost, shape (T,) to (T,).
 
     REINFORCE++'s sum over i = t..T of beta KL(i): a token answers for itself and for what it led to.
     """
-    if not costs:
-        return [0.0] * length
-    return list(accumulate(reversed(costs)))[::-1]
+    return np.cumsum(costs[::-1], dtype=np.float64)[::-1]
 
 
 def part_advantages(part: Part) -> list[float]:

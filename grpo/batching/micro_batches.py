@@ -1,47 +1,96 @@
-"""Lessons to one batch: loss weights, the one denominator, and micro-batches of equal cost."""
+"""Credited groups to a plan of micro-batches, and the plan to the trees that one rank computes.
+
+The plan is made on every rank from what all ranks know of the groups, so that it needs no collective. Trees are made by
+the ranks that hold the tokens, and handed to those that compute them.
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
+import numpy as np
+
+from grpo.advantages.compute import token_advantages
+from grpo.batching.balance import Piece, balance, make_piece
+from grpo.objectives.table import Normalise
+from grpo.parallel.world import World
 from grpo.recipe.sections import UpdateSection, normalisation_of
-from grpo.records import Batch, Branch, CreditedGroup, PromptTree
+from grpo.records import Batch, Branch, CreditedGroup, KlCosts, PromptTree, ScoredGroup
 
-ATTENTION_PAIRS_PER_TOKEN = 8192
-"""So many pairs of tokens in the attention cost as much as one token in the matrices: about six times a model's hidden
-size, with a head as large as usual. It only shares out work evenly, so one number serves all models."""
+
+@dataclass(frozen=True)
+class BatchPlan:
+    """Which completions are computed in which micro-batch; of R ranks, rank r has every R-th from the r-th on."""
+
+    micro_batches: tuple[tuple[Piece, ...], ...]
+    denominator: float
+
+
+Costs = Mapping[int, KlCosts]
+"""By a group's position, what the KL in the reward took off each token."""
 
 
 def make_batches(
-    credited_groups: Sequence[CreditedGroup], settings: UpdateSection, max_new_tokens: int, num_ranks: int
+    credited_groups: Sequence[CreditedGroup],
+    own: Mapping[int, ScoredGroup],
+    costs: Costs,
+    settings: UpdateSection,
+    max_new_tokens: int,
+    world: World,
 ) -> list[Batch]:
-    """What each pass of the optimiser learns from: of N `mini_batches` every N-th group, and its own denominator."""
-    shares = [credited_groups[first :: settings.mini_batches] for first in range(settings.mini_batches)]
-    return [make_batch(share, settings, max_new_tokens, num_ranks) for share in shares]
+    """What each pass of the optimiser learns from: of N `mini_batches` every N-th group, and its own denominator.
+
+    `credited_groups` are those of all ranks; `own` and `costs` have this rank's groups by position.
+    """
+    plans = [
+        plan_batch(credited_groups[first :: settings.mini_batches], settings, max_new_tokens, world.size)
+        for first in range(settings.mini_batches)
+    ]
+    normalise = normalisation_of(settings)
+    trees = {
+        one.summary.position: whole_tree(own[one.summary.position], one, costs.get(one.summary.position), normalise)
+        for one in credited_groups
+        if one.summary.position in own
+    }
+    return hand_out(plans, trees, world)
 
 
-def make_batch(
+def plan_batch(
     credited_groups: Sequence[CreditedGroup], settings: UpdateSection, max_new_tokens: int, num_ranks: int = 1
-) -> Batch:
-    """What one pass of the optimiser needs of its credited_groups, those of all ranks.
+) -> BatchPlan:
+    """What one pass of the optimiser computes, the same on all ranks.
 
     Completions without any advantage add nothing to the gradient and cost no forward pass, unless a KL or an entropy
-    term pulls on them too. They count in the denominator all the same.
+    term pulls on them. They count in the denominator all the same. Completions that the length limit cut off count
+    in neither where `update.truncated` leaves them out.
     """
-    normalise = normalisation_of(settings)
-    trees = [_tree(credited, normalise) for credited in credited_groups]
-    lengths = [len(one.token_ids) for credited in credited_groups for one in credited.scored.group.completions]
-    if not (settings.kl_weight and settings.kl_in == "loss") and not settings.entropy_weight:
-        trees = [_with_signal(tree) for tree in trees]
-    pieces = [piece for tree in trees if tree.branches for piece in split(tree, settings.tokens_per_micro_batch)]
-    return Batch(
-        micro_batches=tuple(balance(pieces, settings.tokens_per_micro_batch, num_ranks)),
-        denominator=denominator(lengths, normalise, max_new_tokens),
+    pulled = bool(settings.kl_weight and settings.kl_in == "loss") or settings.entropy_weight > 0
+    pieces: list[Piece] = []
+    lengths: list[int] = []
+    for credited in credited_groups:
+        learnt = _learnt(credited, settings)
+        lengths += [credited.summary.lengths[index] for index in learnt]
+        computed = [index for index in learnt if pulled or credited.advantages[index] or credited.charge_scale]
+        pieces += split(credited, computed, settings.tokens_per_micro_batch)
+    return BatchPlan(
+        micro_batches=tuple(tuple(bin) for bin in balance(pieces, settings.tokens_per_micro_batch, num_ranks)),
+        denominator=denominator(lengths, normalisation_of(settings), max_new_tokens),
     )
 
 
-def denominator(lengths: Sequence[int], normalise: str, max_new_tokens: int) -> float:
+def _learnt(credited: CreditedGroup, settings: UpdateSection) -> list[int]:
+    """The numbers of the completions that the loss is made of.
+
+    DAPO (arXiv 2503.14476, section 3.4): overlong filtering takes truncated ones out, since a sound chain of thought
+    is no mistake for being long. Their rewards stay in what the group is compared with.
+    """
+    leaves_out = settings.truncated == "leave_out"
+    finishes = credited.summary.finishes
+    return [index for index, finish in enumerate(finishes) if not (leaves_out and finish == "length")]
+
+
+def denominator(lengths: Sequence[int], normalise: Normalise, max_new_tokens: int) -> float:
     """What divides the summed loss, from the token counts of all completions, dead groups included.
 
     token: the number of completion tokens (DAPO, arXiv 2503.14476, equation 8); sequence: the number of
@@ -56,67 +105,72 @@ def denominator(lengths: Sequence[int], normalise: str, max_new_tokens: int) -> 
     return float(len(lengths))
 
 
-def _tree(credited: CreditedGroup, normalise: str) -> PromptTree:
-    group = credited.scored.group
+def split(credited: CreditedGroup, completions: Sequence[int], budget: int) -> Iterator[Piece]:
+    """Some completions of a group as pieces of at most `budget` tokens, each with the prompt."""
+    summary = credited.summary
+    taken: list[int] = []
+    used = summary.prompt_tokens
+    for index in completions:
+        if taken and used + summary.lengths[index] > budget:
+            yield _piece(credited, taken)
+            taken, used = [], summary.prompt_tokens
+        taken.append(index)
+        used += summary.lengths[index]
+    if taken:
+        yield _piece(credited, taken)
+
+
+def _piece(credited: CreditedGroup, completions: Sequence[int]) -> Piece:
+    summary = credited.summary
+    lengths = [summary.lengths[index] for index in completions]
+    return make_piece(summary.position, completions, summary.prompt_tokens, lengths)
+
+
+def whole_tree(scored: ScoredGroup, credited: CreditedGroup, costs: KlCosts | None, normalise: Normalise) -> PromptTree:
+    """A group as the loss sees it, with all of its completions."""
+    group = scored.group
     branches = tuple(
         Branch(
             token_ids=completion.token_ids,
             sampler_logps=completion.sampler_logps,
-            advantages=advantages,
+            advantages=advantages.astype(np.float32),
             weight=1 / len(completion.token_ids) if normalise == "sequence" else 1.0,
         )
-        for completion, advantages in zip(group.completions, credited.advantages, strict=True)
+        for completion, advantages in zip(group.completions, token_advantages(credited, costs), strict=True)
     )
     return PromptTree(group.prompt.token_ids, branches)
 
 
-def _with_signal(tree: PromptTree) -> PromptTree:
-    return PromptTree(tree.prompt_ids, tuple(branch for branch in tree.branches if any(branch.advantages)))
+_Place = tuple[int, int, int]
+"""The number of a plan, of one of its micro-batches, and of a tree in that."""
 
 
-def split(tree: PromptTree, budget: int) -> Iterator[PromptTree]:
-    """Cut a tree that is over the budget into several, each with the prompt and some of the branches."""
-    room = budget - len(tree.prompt_ids)
-    taken: list[Branch] = []
-    used = 0
-    for branch in tree.branches:
-        if taken and used + len(branch.token_ids) > room:
-            yield PromptTree(tree.prompt_ids, tuple(taken))
-            taken, used = [], 0
-        taken.append(branch)
-        used += len(branch.token_ids)
-    yield PromptTree(tree.prompt_ids, tuple(taken))
+def hand_out(plans: Sequence[BatchPlan], trees: Mapping[int, PromptTree], world: World) -> list[Batch]:
+    """Each plan's micro-batches of this rank, from the trees that all ranks hold; a collective where there are others.
 
-
-def cost(tree: PromptTree) -> float:
-    """How much work a tree is, in tokens without attention."""
-    return tree.num_tokens + tree.num_pairs / ATTENTION_PAIRS_PER_TOKEN
-
-
-def balance(trees: Sequence[PromptTree], budget: int, num_ranks: int) -> list[tuple[PromptTree, ...]]:
-    """As few micro-batches as there may be, of at most `budget` tokens, as many for each rank, alike in cost.
-
-    The costliest first, each to the micro-batch that has least to do of those with room for it (Graham's LPT rule,
-    which ends at most a third above the best). Where the budget leaves no room for one, there are more of them.
+    `trees` are this rank's by position.
     """
-    if not trees:
-        return []
-    num_tokens = sum(tree.num_tokens for tree in trees)
-    num = num_ranks * math.ceil(num_tokens / (budget * num_ranks))
-    while (filled := _fill(trees, budget, num)) is None:
-        num += num_ranks
-    return filled
+    parcels: list[dict[_Place, PromptTree]] = [{} for _ in range(world.size)]
+    for number, plan in enumerate(plans):
+        for index, pieces in enumerate(plan.micro_batches):
+            for place, piece in enumerate(pieces):
+                if (tree := trees.get(piece.position)) is not None:
+                    parcels[index % world.size][number, index, place] = _cut(tree, piece)
+    received: dict[_Place, PromptTree] = {}
+    for parcel in world.exchange(parcels):
+        received |= parcel
+    return [
+        Batch(
+            micro_batches=tuple(
+                tuple(received[number, index, place] for place in range(len(plan.micro_batches[index])))
+                for index in world.stride(range(len(plan.micro_batches)))
+            ),
+            denominator=plan.denominator,
+            has_signal=bool(plan.micro_batches),
+        )
+        for number, plan in enumerate(plans)
+    ]
 
 
-def _fill(trees: Sequence[PromptTree], budget: int, num: int) -> list[tuple[PromptTree, ...]] | None:
-    bins: list[list[PromptTree]] = [[] for _ in range(num)]
-    costs, room = [0.0] * num, [budget] * num
-    for tree in sorted(trees, key=cost, reverse=True):
-        fitting = [index for index in range(num) if room[index] >= tree.num_tokens or not bins[index]]
-        if not fitting:
-            return None
-        chosen = min(fitting, key=lambda index: costs[index])
-        bins[chosen].append(tree)
-        costs[chosen] += cost(tree)
-        room[chosen] -= tree.num_tokens
-    return [tuple(trees) for trees in bins]
+def _cut(tree: PromptTree, piece: Piece) -> PromptTree:
+    return PromptTree(tree.prompt_ids, tuple(tree.branches[index] for index in piece.completions))

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from grpo.records import PromptTree
@@ -31,7 +34,8 @@ class Packed:
 
     Per input token: `token_ids` and `position_ids`, both (1, T); `shapes` says which tokens belong to which tree.
     Per predicted token, shape (N,): `predictors` (index of the input token that predicts it), `targets`,
-    `sampler_logps`, `advantages`, `weights`, and `completions` (the number of its completion, from 0).
+    `sampler_logps`, `advantages`, `weights`, and `completions` (the number of its completion, from 0 to
+    `num_completions` - 1).
     """
 
     token_ids: Tensor
@@ -43,6 +47,7 @@ class Packed:
     advantages: Tensor
     weights: Tensor
     completions: Tensor
+    num_completions: int
 
 
 def pack(trees: Sequence[PromptTree], device: torch.device) -> Packed:
@@ -50,39 +55,73 @@ def pack(trees: Sequence[PromptTree], device: torch.device) -> Packed:
 
     Positions go on from the prompt's end in every completion, and a completion's token sees its prompt and itself
     up to there. The last token of a completion predicts nothing, so it is a target but no input.
+
+    Everything is laid out in NumPy and handed to the device in copies that nothing waits for.
     """
-    ids: list[int] = []
-    positions: list[int] = []
-    shapes: list[TreeShape] = []
-    predictors: list[int] = []
-    targets: list[int] = []
-    per_token: list[tuple[float, float, float]] = []
-    lengths: list[int] = []
-    for tree in trees:
-        length = len(tree.prompt_ids)
-        shapes.append(TreeShape(len(ids), length, tuple(len(branch.token_ids) - 1 for branch in tree.branches)))
-        ids += tree.prompt_ids
-        positions += range(length)
-        prompt_end = len(ids) - 1
-        for branch in tree.branches:
-            inputs = branch.token_ids[:-1]
-            predictors += [prompt_end, *range(len(ids), len(ids) + len(inputs))]
-            ids += inputs
-            positions += range(length, length + len(inputs))
-            targets += branch.token_ids
-            per_token += zip(
-                branch.sampler_logps, branch.advantages, [branch.weight] * len(branch.token_ids), strict=True
-            )
-            lengths.append(len(branch.token_ids))
-    sampler_logps, advantages, weights = torch.tensor(per_token, device=device).unbind(-1)
+    shapes = _shapes(trees)
+    branches = [branch for tree in trees for branch in tree.branches]
+    lengths = np.array([len(branch.token_ids) for branch in branches])
+    inputs = [
+        part for tree in trees for part in (tree.prompt_ids, *(branch.token_ids[:-1] for branch in tree.branches))
+    ]
+
+    def per_token(values: Sequence[float]) -> NDArray[Any]:
+        return np.repeat(np.asarray(values), lengths)
+
+    to_device = _Mover(device)
     return Packed(
-        token_ids=torch.tensor([ids], device=device),
-        position_ids=torch.tensor([positions], device=device),
-        shapes=tuple(shapes),
-        predictors=torch.tensor(predictors, device=device),
-        targets=torch.tensor(targets, device=device),
-        sampler_logps=sampler_logps,
-        advantages=advantages,
-        weights=weights,
-        completions=torch.arange(len(lengths), device=device).repeat_interleave(torch.tensor(lengths, device=device)),
+        token_ids=to_device(np.concatenate(inputs), torch.long)[None],
+        position_ids=to_device(_positions(shapes), torch.long)[None],
+        shapes=shapes,
+        predictors=to_device(_predictors(shapes), torch.long),
+        targets=to_device(np.concatenate([branch.token_ids for branch in branches]), torch.long),
+        sampler_logps=to_device(np.concatenate([branch.sampler_logps for branch in branches]), torch.float32),
+        advantages=to_device(np.concatenate([branch.advantages for branch in branches]), torch.float32),
+        weights=to_device(per_token([branch.weight for branch in branches]), torch.float32),
+        completions=to_device(per_token(range(len(branches))), torch.long),
+        num_completions=len(branches),
     )
+
+
+def _shapes(trees: Sequence[PromptTree]) -> tuple[TreeShape, ...]:
+    shapes: list[TreeShape] = []
+    for tree in trees:
+        lengths = tuple(len(branch.token_ids) - 1 for branch in tree.branches)
+        shapes.append(TreeShape(shapes[-1].stop if shapes else 0, len(tree.prompt_ids), lengths))
+    return tuple(shapes)
+
+
+def _positions(shapes: Sequence[TreeShape]) -> NDArray[np.int64]:
+    """Of each input token: from 0 in a prompt, from the prompt's length on in each of its branches."""
+    spans = [
+        np.arange(first, first + length)
+        for shape in shapes
+        for first, length in ((0, shape.prompt_length), *((shape.prompt_length, one) for one in shape.branch_lengths))
+    ]
+    return np.concatenate(spans)
+
+
+def _predictors(shapes: Sequence[TreeShape]) -> NDArray[np.int64]:
+    """Of each completion token: the prompt's last token for the first, and for each next the one before it."""
+    found = []
+    for shape in shapes:
+        start = shape.start + shape.prompt_length
+        for length in shape.branch_lengths:
+            found.append(np.arange(start - 1, start + length))
+            found[-1][0] = shape.start + shape.prompt_length - 1
+            start += length
+    return np.concatenate(found)
+
+
+class _Mover:
+    """From NumPy to a device. To a GPU out of pinned memory, so that neither the copy nor the next kernel is waited
+    for."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+
+    def __call__(self, values: NDArray[Any], dtype: torch.dtype) -> Tensor:
+        tensor = torch.from_numpy(np.ascontiguousarray(values)).to(dtype)
+        if self._device.type != "cuda":
+            return tensor.to(self._device)
+        return tensor.pin_memory().to(self._device, non_blocking=True)

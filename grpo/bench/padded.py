@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -30,7 +31,7 @@ def padded_logprobs(
     mask = torch.zeros_like(ids)
     for number, (prompt, completion) in enumerate(rows):
         filled = slice(before - len(prompt), before + len(completion))
-        ids[number, filled] = torch.tensor(prompt + completion)
+        ids[number, filled] = torch.from_numpy(np.concatenate([prompt, completion])).long()
         mask[number, filled] = 1
     ids, mask = ids.to(device), mask.to(device)
     positions = (mask.cumsum(-1) - 1).clamp(min=0)

@@ -8,7 +8,7 @@ import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
-from grpo.assemble import open_engine, open_evaluator, open_scoring, speaker
+from grpo.assemble import open_engine, open_evaluator, open_group_scorer, speaker
 from grpo.errors import UserError
 from grpo.parallel.world import join_world
 from grpo.phases import PhaseClock
@@ -29,7 +29,7 @@ def evaluate_model(recipe: Recipe, json_file: Path | None) -> None:
     with ExitStack() as stack:
         clock = PhaseClock()
         world = stack.enter_context(join_world(recipe.run.device, recipe.run.rank_timeout_s))
-        scorer = open_scoring(recipe, clock)
+        scorer = open_group_scorer(recipe, clock, world)
         stack.callback(scorer.close)
         inputs = prepare(recipe, scorer, speaker(world), for_training=False)
         logs = Path(tempfile.mkdtemp(prefix="grpo-eval-"))

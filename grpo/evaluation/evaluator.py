@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from data.spec import SourceSpec
@@ -11,7 +11,7 @@ from grpo.parallel.world import World
 from grpo.phases import PhaseClock
 from grpo.recipe.interval import is_due
 from grpo.recipe.sections import EvalSection
-from grpo.records import Prompt, ScoredGroup
+from grpo.records import GroupSummary, Prompt, ScoredGroup
 from grpo.rollout.engines.protocol import Sampling
 from grpo.rollout.generate import GenerationPlan, Rollouts
 from grpo.rollout.scoring import GroupScorer
@@ -27,10 +27,11 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What one evaluation found: metrics by name, and every completion by source."""
+    """What one evaluation found: metrics by name, the same on all ranks, and by source the groups that this rank wrote,
+    by their number in the set."""
 
     metrics: dict[str, float]
-    scored: dict[str, list[ScoredGroup]]
+    own: dict[str, dict[int, ScoredGroup]]
 
 
 class Evaluator:
@@ -63,17 +64,23 @@ class Evaluator:
     def evaluate(self, step: int) -> Evaluation:
         """Metrics and completions of every held-out set. Seeds do not depend on the step, so that two
         evaluations differ by the policy alone."""
-        with self._clock.phase("eval"):
-            scored = {held_out.name: self._score(held_out, step) for held_out in self._sets}
+        own: dict[str, dict[int, ScoredGroup]] = {}
         metrics: dict[str, float] = {}
-        for name, groups in scored.items():
-            metrics |= eval_metrics(name, groups)
-        return Evaluation(metrics, scored)
+        with self._clock.phase("eval"):
+            for held_out in self._sets:
+                own[held_out.name] = self._score(held_out, step)
+                metrics |= eval_metrics(held_out.name, self._summaries(own[held_out.name]))
+        return Evaluation(metrics, own)
 
-    def _score(self, held_out: HeldOut, step: int) -> list[ScoredGroup]:
-        draw = GenerationPlan(self._settings.num_completions, self._sampling, f"eval {held_out.name}")
-        groups = self._rollouts.write(self._world.stride(held_out.prompts), draw)
-        return self._world.interleave(self._scorer.score(groups, step))
+    def _score(self, held_out: HeldOut, step: int) -> dict[int, ScoredGroup]:
+        plan = GenerationPlan(self._settings.num_completions, self._sampling, f"eval {held_out.name}")
+        numbers = self._world.stride(range(len(held_out.prompts)))
+        groups = self._scorer.score(self._rollouts.write(self._world.stride(held_out.prompts), plan), step)
+        return dict(zip(numbers, groups, strict=True))
+
+    def _summaries(self, own: Mapping[int, ScoredGroup]) -> list[GroupSummary]:
+        """Of all ranks' groups, in the order of the set."""
+        return self._world.interleave([group.summary(self._world.rank, number) for number, group in own.items()])
 
 
 def set_names(specs: Sequence[SourceSpec]) -> list[str]:

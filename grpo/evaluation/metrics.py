@@ -6,11 +6,11 @@ import math
 from collections.abc import Sequence
 
 from grpo.evaluation.estimates import majority_correct, mean_accuracy, pass_at_k
-from grpo.records import ScoredGroup
+from grpo.records import GroupSummary
 from rewards.records import Outcome
 
 
-def part_means(scored: Sequence[ScoredGroup]) -> dict[str, float]:
+def part_means(scored: Sequence[GroupSummary]) -> dict[str, float]:
     """Mean of each reward over the completions on which it had an opinion."""
     values: dict[str, list[float]] = {}
     for group in scored:
@@ -21,10 +21,10 @@ def part_means(scored: Sequence[ScoredGroup]) -> dict[str, float]:
     return {name: math.fsum(parts) / len(parts) for name, parts in values.items()}
 
 
-def eval_metrics(source: str, scored: Sequence[ScoredGroup]) -> dict[str, float]:
+def eval_metrics(source: str, scored: Sequence[GroupSummary]) -> dict[str, float]:
     """What a held-out evaluation says of one source; k is the number of completions a problem."""
     correct = [[score.outcome is Outcome.CORRECT for score in group.scores] for group in scored]
-    lengths = [len(one.token_ids) for group in scored for one in group.group.completions]
+    lengths = [length for group in scored for length in group.lengths]
     accuracy = mean_accuracy(correct)
     k = len(correct[0])
     row = {
@@ -49,7 +49,7 @@ def eval_metrics(source: str, scored: Sequence[ScoredGroup]) -> dict[str, float]
     return {f"eval/{source}/{name}": value for name, value in row.items()}
 
 
-def failed_frac(scored: Sequence[ScoredGroup]) -> float:
+def failed_frac(scored: Sequence[GroupSummary]) -> float:
     """Share of verdicts that never came: timed out or crashed."""
     return share([score.has_failed for group in scored for score in group.scores])
 

@@ -128,9 +128,9 @@ class _AdaptersOff:
         self._network = network
         self._peft = peft_model
 
-    def logprobs(self, packed: Packed, temperature: float) -> tuple[Tensor, Tensor]:
+    def logprobs(self, packed: Packed, temperature: float, *, entropy: bool = False) -> tuple[Tensor, Tensor | None]:
         with self._peft.disable_adapter():
-            return self._network.logprobs(packed, temperature)
+            return self._network.logprobs(packed, temperature, entropy=entropy)
 
     def state_dict(self) -> dict[str, Tensor]:
         return {}
@@ -146,10 +146,10 @@ class _FrozenAdapters:
         self._network = network
         self._peft = peft_model
 
-    def logprobs(self, packed: Packed, temperature: float) -> tuple[Tensor, Tensor]:
+    def logprobs(self, packed: Packed, temperature: float, *, entropy: bool = False) -> tuple[Tensor, Tensor | None]:
         self._peft.set_adapter(REFERENCE, inference_mode=True)
         try:
-            return self._network.logprobs(packed, temperature)
+            return self._network.logprobs(packed, temperature, entropy=entropy)
         finally:
             self._peft.set_adapter(POLICY)
 

@@ -25,7 +25,7 @@ amplified, with both sides' rounding, until it drowns what it is to show; at its
 class Reference(Protocol):
     """The frozen policy that the KL is taken to."""
 
-    def logprobs(self, packed: Packed, temperature: float) -> tuple[Tensor, Tensor]:
+    def logprobs(self, packed: Packed, temperature: float, *, entropy: bool = False) -> tuple[Tensor, Tensor | None]:
         """As `Network.logprobs`."""
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -70,8 +70,8 @@ class Network:
         for layer in self.model.base_model.layers:
             layer.compile(dynamic=True)
 
-    def logprobs(self, packed: Packed, temperature: float) -> tuple[Tensor, Tensor]:
-        """Log-probs and entropies of the completion tokens, both (N,), in nats."""
+    def logprobs(self, packed: Packed, temperature: float, *, entropy: bool = False) -> tuple[Tensor, Tensor | None]:
+        """Log-probs and, where asked for, entropies of the completion tokens, both (N,), in nats."""
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._autocasts):
             hidden = self.model.base_model(
                 input_ids=packed.token_ids,
@@ -80,7 +80,8 @@ class Network:
                 tree_attention=make_tree_attention(packed.shapes, self._device),
             ).last_hidden_state[0]
             head = self.model.get_output_embeddings()
-            return token_logprobs(hidden[packed.predictors], packed.targets, head, temperature)
+            logps, entropies = token_logprobs(hidden[packed.predictors], packed.targets, head, temperature)
+            return logps, entropies if entropy else None
 
     def reference(self, moves: bool) -> Reference:
         """What the model's files hold, frozen. `moves`: it is to become the policy of a later step now and then."""

@@ -14,7 +14,7 @@ class Tokens:
 
     `policy_logp` is of the policy as it is now, and the only one with a gradient; `proximal_logp` of the policy before
     this step's update, the same to the bit on the first pass; `sampler_logp` of the engine. Log-probs are in nats, at
-    the sampling temperature. `completion` numbers the completions of the micro-batch from 0.
+    the sampling temperature. `completion` numbers the completions of the micro-batch from 0 to `num_completions` - 1.
     """
 
     policy_logp: Tensor
@@ -22,6 +22,7 @@ class Tokens:
     sampler_logp: Tensor
     advantage: Tensor
     completion: Tensor
+    num_completions: int
 
     @property
     def ratio(self) -> Tensor:
@@ -31,11 +32,11 @@ class Tokens:
     @property
     def lengths(self) -> Tensor:
         """The number of tokens of each token's completion, (N,)."""
-        return self.completion.bincount()[self.completion].float()
+        return self.sums(torch.ones_like(self.advantage))
 
     def sums(self, values: Tensor) -> Tensor:
         """For each token, the sum of `values` (N,) over its completion."""
-        totals = values.new_zeros(int(self.completion[-1]) + 1).index_add(0, self.completion, values)
+        totals = values.new_zeros(self.num_completions).index_add(0, self.completion, values)
         return totals[self.completion]
 
     def means(self, values: Tensor) -> Tensor:

@@ -106,6 +106,7 @@ def _fault_on_trial(objective: TokenLosses) -> str | None:
         sampler_logp=logps + torch.tensor([0.01, -0.02, 0.0, 0.03, -0.01]),
         advantage=torch.tensor([1.0, 1.0, 1.0, -0.5, -0.5]),
         completion=torch.tensor([0, 0, 0, 1, 1]),
+        num_completions=2,
     )
     try:
         losses = objective(tokens)

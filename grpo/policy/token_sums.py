@@ -7,60 +7,69 @@ from torch import Tensor
 
 from grpo.parallel.world import World
 
+_NAMES = (
+    *("loss", "tokens", "clipped", "masked", "kl", "kl_tokens"),
+    *("old_tokens", "entropy", "gap", "gap_kl", "gap_over_0p1", "gap_over_1"),
+)
+
 
 class TokenSums:
-    """Adds up all passes over a batch: means are over the tokens of every pass, the loss is the mean pass's."""
+    """Adds up all passes over a step's batches, on the device: nothing is read from it before the end of the step.
+
+    Unless said otherwise a mean is over the tokens whose advantage is not 0, whatever else a KL or an entropy term
+    makes the step compute, so that it means the same in every run.
+    """
 
     def __init__(self, num_passes: int = 1) -> None:
         self._num_passes = num_passes
-        self._sums = dict.fromkeys(("loss", "tokens", "entropy", "clipped", "masked", "kl", "kl_tokens"), 0.0)
-        self._gap_sums = dict.fromkeys(("tokens", "mean", "kl", "over_0p1", "over_1"), 0.0)
+        self._sums: dict[str, Tensor | float] = dict.fromkeys(_NAMES, 0.0)
 
-    def add(self, loss: Tensor, entropies: Tensor, clipped: Tensor, masked: Tensor, kl: Tensor | None) -> None:
-        """One micro-batch: its share of the loss, and values per token, (N,); `kl` where there is a reference."""
-        _accumulate(
-            self._sums,
-            loss=loss.detach(),
-            tokens=len(entropies),
-            entropy=entropies.sum(),
-            clipped=clipped.sum(),
-            masked=masked.sum(),
-            kl=0 if kl is None else kl.detach().sum(),
-            kl_tokens=0 if kl is None else len(kl),
-        )
+    def add_pass(self, loss: Tensor, taught: Tensor, clipped: Tensor, masked: Tensor, kl: Tensor | None) -> None:
+        """One micro-batch in one pass: its share of the loss, and for each token, (N,), whether it has an advantage,
+        whether the clip took its gradient, whether the correction gives it no weight, and its estimate of the KL,
+        where there is a reference: of all tokens, since it pulls on all."""
+        self._add(loss=loss, tokens=taught.sum(), clipped=(clipped & taught).sum(), masked=(masked & taught).sum())
+        if kl is not None:
+            self._add(kl=kl.detach().sum(), kl_tokens=float(len(kl)))
 
-    def add_gap(self, gap: Tensor) -> None:
-        """Policy minus sampler log-probs, (N,), while the policy is still the one that the engine ran."""
-        sizes = gap.abs()
-        _accumulate(
-            self._gap_sums,
-            tokens=len(gap),
-            mean=sizes.sum(),
+    def add_old_policy(self, gap: Tensor, entropies: Tensor | None, taught: Tensor) -> None:
+        """One micro-batch under the policy that the engine ran and that has not moved yet, for each token, (N,): its
+        log-prob minus the engine's, its entropy, both in nats, and whether it has an advantage."""
+        gap = torch.where(taught, gap, 0.0)
+        self._add(
+            old_tokens=taught.sum(),
+            gap=gap.abs().sum(),
             # k3 of KL(sampler || policy), whose tokens were drawn from the sampler.
-            kl=(torch.exp(gap) - gap - 1).sum(),
-            over_0p1=(sizes > 0.1).sum(),
-            over_1=(sizes > 1).sum(),
+            gap_kl=(torch.exp(gap) - gap - 1).sum(),
+            gap_over_0p1=(gap.abs() > 0.1).sum(),
+            gap_over_1=(gap.abs() > 1).sum(),
         )
+        if entropies is not None:
+            self._add(entropy=(entropies.detach() * taught).sum())
 
     def metrics(self, world: World) -> dict[str, float]:
         """Means over all tokens of all ranks. A batch without tokens has only a loss, of zero."""
-        sums = dict(zip(self._sums, world.sum(list(self._sums.values())), strict=True))
-        gaps = dict(zip(self._gap_sums, world.sum(list(self._gap_sums.values())), strict=True))
+        sums = dict(zip(self._sums, world.sum(self._read()), strict=True))
         metrics = {"update/loss": sums["loss"] / self._num_passes}
         if tokens := sums["tokens"]:
-            metrics["update/entropy_nats"] = sums["entropy"] / tokens
             metrics["update/clip_frac"] = sums["clipped"] / tokens
             metrics["update/masked_frac"] = sums["masked"] / tokens
         if tokens := sums["kl_tokens"]:
             metrics["update/kl_nats"] = sums["kl"] / tokens
-        if tokens := gaps["tokens"]:
-            metrics["gap/mean_nats"] = gaps["mean"] / tokens
-            metrics["gap/kl_nats"] = gaps["kl"] / tokens
-            metrics["gap/over_0p1_frac"] = gaps["over_0p1"] / tokens
-            metrics["gap/over_1_frac"] = gaps["over_1"] / tokens
+        if tokens := sums["old_tokens"]:
+            metrics["update/entropy_nats"] = sums["entropy"] / tokens
+            metrics["gap/mean_nats"] = sums["gap"] / tokens
+            metrics["gap/kl_nats"] = sums["gap_kl"] / tokens
+            metrics["gap/over_0p1_frac"] = sums["gap_over_0p1"] / tokens
+            metrics["gap/over_1_frac"] = sums["gap_over_1"] / tokens
         return metrics
 
+    def _add(self, **values: Tensor | float) -> None:
+        for name, value in values.items():
+            self._sums[name] = self._sums[name] + (value.double() if isinstance(value, Tensor) else value)
 
-def _accumulate(sums: dict[str, float], **values: Tensor | int) -> None:
-    for name, value in values.items():
-        sums[name] += float(value)
+    def _read(self) -> list[float]:
+        """All sums, in one copy from the device."""
+        tensors = [value for value in self._sums.values() if isinstance(value, Tensor)]
+        read = iter(torch.stack(tensors).tolist() if tensors else [])
+        return [next(read) if isinstance(value, Tensor) else value for value in self._sums.values()]

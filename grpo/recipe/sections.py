@@ -126,6 +126,9 @@ class UpdateSection(Section):
     normalise: Normalise | None = None
     """token: all tokens of the step count alike; sequence: all completions do; sequence_sum: the same, each with the
     sum over its tokens and not their mean; constant: divide by completions x max_new_tokens."""
+    truncated: Literal["learn", "leave_out"] = "learn"
+    """Completions that the length limit cut off: learnt from like all others, or left out of the loss and of its
+    denominator (DAPO's overlong filtering). Their rewards count in the group either way."""
     correction: Literal["none", "tis", "icepop", "sequence_tis", "sequence_mask"] = "none"
     """How tokens are weighed for the gap between the engine's and the trainer's log-probs."""
     correction_options: dict[str, Any] = {}

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from grpo.parallel.world import World
-from grpo.records import ScoredGroup
-from grpo.rollout.dynamic_sampling import DrawnGroups, Fill
+from grpo.records import DrawnGroups, GroupSummary, ScoredGroup
+from grpo.rollout.dynamic_sampling import Select
 from grpo.rollout.engines.protocol import Sampling
 from grpo.rollout.generate import GenerationPlan, Rollouts
 from grpo.rollout.prompts import PromptSet
@@ -12,7 +12,7 @@ from grpo.rollout.scoring import GroupScorer
 
 
 class Collector:
-    """Draws what a step learns from. All ranks share each round, see all of its scores, and so go on or stop alike."""
+    """Draws what a step learns from. All ranks share each round, know all of its scores, and go on or stop alike."""
 
     def __init__(
         self,
@@ -22,7 +22,7 @@ class Collector:
         world: World,
         sampling: Sampling,
         group_size: int,
-        fill: Fill,
+        select: Select,
     ) -> None:
         self._prompts = prompts
         self._rollouts = rollouts
@@ -30,19 +30,25 @@ class Collector:
         self._world = world
         self._sampling = sampling
         self._group_size = group_size
-        self._fill = fill
+        self._select = select
 
     def draw(self, step: int) -> DrawnGroups:
-        """GenerationPlan the step's rounds until one fills the batch, or there are no more of them.
+        """Draw the step's rounds until one fills the batch, or there are no more of them.
 
         Nothing but the step says which prompts come and how their completions are drawn: neither the round that a
         prompt comes in nor what the rounds before it gave.
         """
-        how = GenerationPlan(self._group_size, self._sampling, f"step {step}")
-        scored: list[ScoredGroup] = []
+        plan = GenerationPlan(self._group_size, self._sampling, f"step {step}")
+        own: dict[int, ScoredGroup] = {}
+        summaries: list[GroupSummary] = []
         for prompts in self._prompts.rounds(step):
-            groups = self._rollouts.write(self._world.stride(prompts), how)
-            scored += self._world.interleave(self._scorer.score(groups, step))
-            if len(self._fill(scored).kept) >= self._prompts.per_step:
+            positions = self._world.stride(range(len(summaries), len(summaries) + len(prompts)))
+            groups = self._scorer.score(self._rollouts.write(self._world.stride(prompts), plan), step)
+            written = dict(zip(positions, groups, strict=True))
+            own |= written
+            summaries += self._world.interleave(
+                [group.summary(self._world.rank, position) for position, group in written.items()]
+            )
+            if len(self._select(summaries).kept) >= self._prompts.per_step:
                 break
-        return self._fill(scored)
+        return DrawnGroups(self._select(summaries), own)

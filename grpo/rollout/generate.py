@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from grpo.phases import PhaseClock
 from grpo.records import Completion, Group, Prompt
 from grpo.rollout.engines.protocol import Engine, Request, Sampling, Written, derive_seed
@@ -45,7 +47,7 @@ class Rollouts:
             gap = self._sync.bring()
         self._clock.note("sync/gap_nats", gap)
         requests = [
-            Request(prompt.token_ids, self._seeds(prompt, repeat, draw))
+            Request(tuple(prompt.token_ids.tolist()), self._seeds(prompt, repeat, draw))
             for prompt, repeat in zip(prompts, _repeats(prompts), strict=True)
         ]
         with self._clock.phase("generate"):
@@ -64,7 +66,7 @@ class Rollouts:
         text = self._decode(ids[:-1] if ids and ids[-1] in sampling.end_ids else ids)
         ends = [text.index(stop) + len(stop) for stop in sampling.stop if stop in text]
         text = text[: min(ends)] if ends else text
-        return Completion(ids, written.logps, text, written.finish)
+        return Completion(np.asarray(ids, np.int32), np.asarray(written.logps, np.float32), text, written.finish)
 
 
 def _repeats(prompts: Sequence[Prompt]) -> list[int]:

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from data.order import indices_for_step
 from data.problem import Problem
 from data.templates import Template
@@ -64,7 +66,7 @@ def render_prompts(
         if len(ids) > max_tokens:
             too_long.append(TooLong(problem, len(ids)))
         else:
-            kept.append(Prompt(problem, tuple(ids)))
+            kept.append(Prompt(problem, np.array(ids, dtype=np.int32)))
     return kept, too_long
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from data.templates import Template
 from grpo.errors import UserError
+from grpo.parallel.world import World
 from grpo.phases import PhaseClock
 from grpo.recipe.sections import ScoringSection
 from grpo.records import Group, ScoredGroup
@@ -33,17 +35,32 @@ def open_scorer(rewards: Sequence[RewardSpec], scoring: ScoringSection) -> Score
         raise UserError(str(error)) from error
 
 
-class GroupScorer:
-    """Scores groups in worker processes while others are still being written."""
+@dataclass(frozen=True)
+class Failures:
+    """On how many of a rank's completions a verdict or a reward failed, and the first faults."""
 
-    def __init__(self, scorer: Scorer, template: Template, scoring: ScoringSection, clock: PhaseClock) -> None:
+    num_completions: int
+    num_failed: int
+    named: tuple[str, ...]
+
+
+class GroupScorer:
+    """Scores groups in worker processes while others are still being written.
+
+    Whether too many scores failed is decided from those of all ranks together, so that all of them end or go on alike.
+    """
+
+    def __init__(
+        self, scorer: Scorer, template: Template, scoring: ScoringSection, clock: PhaseClock, world: World
+    ) -> None:
         self._scorer = scorer
         self._template = template
         self._scoring = scoring
         self._clock = clock
+        self._world = world
 
     def score(self, groups: Iterable[Group], step: int) -> list[ScoredGroup]:
-        """Scores of all groups, in the order of their prompts, however they come.
+        """Scores of this rank's groups, in the order of their prompts, however they come. All ranks take part.
 
         Raises UserError when a verdict or a reward failed on more completions than the recipe allows, unless it
         asks for a warning.
@@ -53,9 +70,10 @@ class GroupScorer:
             self._scorer.submit(self._request(group, step))
             submitted.append(group)
         with self._clock.phase("score"):
-            judged = [self._scorer.collect_first() for _ in submitted]
-        self._check_failures(judged, step)
-        scored = [ScoredGroup(group, scores) for group, (scores, _) in zip(submitted, judged, strict=True)]
+            results = [self._scorer.collect_first() for _ in submitted]
+            failures = self._world.gather(_failures(results))
+        self._check_failures(failures, step)
+        scored = [ScoredGroup(group, scores) for group, (scores, _) in zip(submitted, results, strict=True)]
         return sorted(scored, key=lambda one: one.group.position)
 
     def check_golds(self, pairs: Sequence[tuple[str, str]]) -> list[str | None]:
@@ -65,10 +83,10 @@ class GroupScorer:
     def close(self) -> None:
         self._scorer.close()
 
-    def _check_failures(self, judged: Sequence[tuple[Sequence[Score], Sequence[Fault]]], step: int) -> None:
+    def _check_failures(self, of_ranks: Sequence[Failures], step: int) -> None:
         """Note the share of completions on which a verdict or a reward failed; too large a one is not passed over."""
-        num_completions = sum(len(scores) for scores, _ in judged)
-        failed = sum(_num_failed(scores, faults) for scores, faults in judged) / max(1, num_completions)
+        num_completions = sum(one.num_completions for one in of_ranks)
+        failed = sum(one.num_failed for one in of_ranks) / max(1, num_completions)
         self._clock.note("score/failed_frac", failed)
         if failed > self._scoring.max_failed_frac:
             limit = (
@@ -77,7 +95,8 @@ class GroupScorer:
                 "or mend the reward"
             )
             if self._scoring.when_failing == "stop":
-                raise UserError("\n".join([limit, *_named([fault for _, faults in judged for fault in faults])]))
+                named = [line for one in of_ranks for line in one.named]
+                raise UserError("\n".join([limit, *named[:_FAULTS_NAMED]]))
             _LOG.warning("%s", limit)
 
     def _request(self, group: Group, step: int) -> ScoreRequest:
@@ -97,10 +116,15 @@ class GroupScorer:
         )
 
 
+def _failures(results: Sequence[tuple[Sequence[Score], Sequence[Fault]]]) -> Failures:
+    faults = [fault for _, group_faults in results for fault in group_faults]
+    return Failures(
+        num_completions=sum(len(scores) for scores, _ in results),
+        num_failed=sum(_num_failed(scores, group_faults) for scores, group_faults in results),
+        named=tuple(f"  {one.reward}: {one.outcome.value}: {one.detail}" for one in faults[:_FAULTS_NAMED]),
+    )
+
+
 def _num_failed(scores: Sequence[Score], faults: Sequence[Fault]) -> int:
     """Completions of a group on which something failed: a reward is called once for all of them."""
     return len(scores) if faults else sum(score.has_failed for score in scores)
-
-
-def _named(faults: Sequence[Fault]) -> list[str]:
-    return [f"  {one.reward}: {one.outcome.value}: {one.detail}" for one in faults[:_FAULTS_NAMED]]

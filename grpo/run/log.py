@@ -10,11 +10,11 @@ from data.templates import Template
 from grpo.evaluation.evaluator import Evaluation
 from grpo.parallel.world import World
 from grpo.phases import PhaseClock
+from grpo.policy.credit import Credit
 from grpo.recipe.interval import is_due
 from grpo.recipe.sections import Recipe
-from grpo.records import CreditedGroup, ScoredGroup
+from grpo.records import DrawnGroups, ScoredGroup
 from grpo.report import write_report
-from grpo.rollout.dynamic_sampling import DrawnGroups
 from grpo.rows import COMPLETIONS, EVALS, METRICS, read_rows
 from grpo.run.folder import RunFolder
 from grpo.run.metrics import step_metrics
@@ -37,18 +37,18 @@ class RunLog(Protocol):
     def evaluation(self, step: int, found: Evaluation) -> None:
         """An evaluation outside of a step: the one before training."""
 
-    def completions(self, step: int, drawn: DrawnGroups, credited_groups: Sequence[CreditedGroup]) -> None:
+    def completions(self, step: int, drawn: DrawnGroups, credit: Credit) -> None:
         """Keep what was written and how it was judged, on all ranks, before anything is learnt from it."""
 
     def step(
         self,
         step: int,
         drawn: DrawnGroups,
-        credited_groups: Sequence[CreditedGroup],
+        credit: Credit,
         stats: Mapping[str, float],
         found: Evaluation | None,
     ) -> None:
-        """A step is done; `credited_groups` are of what was kept of `drawn`, both those of all ranks."""
+        """A step is done; `credit` is of what was kept of `drawn`."""
 
     def finish(self) -> None:
         """Training is over."""
@@ -74,6 +74,7 @@ class MainLog:
         self._template = template
         self._world = world
         self._clock = clock
+        self._shown: list[Row] = []
 
     def describe(self, engine: Mapping[str, str]) -> None:
         facts = {"engine": dict(engine), "device": str(self._world.device), "num_ranks": self._world.size}
@@ -88,42 +89,46 @@ class MainLog:
             self._display.message(f"going on after step {step}, from the checkpoint in {self._folder.path}")
 
     def evaluation(self, step: int, found: Evaluation) -> None:
-        self._write({"step": step, "time_unix": time.time(), **self._clock.lap(), **found.metrics}, found)
+        self._keep_evaluation(step, found)
+        self._write({"step": step, "time_unix": time.time(), **self._clock.lap(), **found.metrics})
 
-    def completions(self, step: int, drawn: DrawnGroups, credited_groups: Sequence[CreditedGroup]) -> None:
-        self._folder.append(COMPLETIONS, self._drawn_rows(step, drawn, credited_groups))
-        rollout = self._recipe.rollout
-        if rollout.max_rounds > 1 and len(credited_groups) < rollout.prompts_per_step:
+    def completions(self, step: int, drawn: DrawnGroups, credit: Credit) -> None:
+        rows = ordered_rows(self._world.gather_on_first(drawn_rows(step, drawn, credit, self._template)))
+        self._folder.append(COMPLETIONS, rows)
+        self._shown = best_and_worst(rows, _SHOWN)
+        rollout, num_kept = self._recipe.rollout, len(drawn.selection.kept)
+        if rollout.max_rounds > 1 and num_kept < rollout.prompts_per_step:
             self._display.message(
-                f"step {step}: {len(credited_groups)} of {len(drawn.groups)} drawn groups have a signal, fewer than "
-                f"the {rollout.prompts_per_step} of a full batch (rollout.max_rounds={rollout.max_rounds})"
+                f"step {step}: {num_kept} of {len(drawn.selection.groups)} drawn groups have a signal, fewer than the "
+                f"{rollout.prompts_per_step} of a full batch (rollout.max_rounds={rollout.max_rounds})"
             )
 
     def step(
         self,
         step: int,
         drawn: DrawnGroups,
-        credited_groups: Sequence[CreditedGroup],
+        credit: Credit,
         stats: Mapping[str, float],
         found: Evaluation | None,
     ) -> None:
         notes = worst_notes(self._world, self._clock)
         lap = self._clock.lap()
-        num_tokens = sum(len(one.token_ids) for scored in drawn.groups for one in scored.group.completions)
+        selection = drawn.selection
+        num_tokens = sum(length for group in selection.groups for length in group.lengths)
         row = {
             "step": step,
             "time_unix": time.time(),
-            **step_metrics(credited_groups, drawn.surplus, drawn.dead),
+            **step_metrics(credit.groups, selection.surplus, selection.dead),
             **stats,
             **notes,
             **lap,
             "speed/tokens_per_s": num_tokens / lap["time/generate_s"],
         }
-        self._write(row | (found.metrics if found else {}), found)
+        if found:
+            self._keep_evaluation(step, found)
+        self._write(row | (found.metrics if found else {}))
         if self._tells(step, self._recipe.log.show_every):
-            self._display.completions(
-                step, best_and_worst(list(self._drawn_rows(step, drawn, credited_groups)), _SHOWN)
-            )
+            self._display.completions(step, self._shown)
         if self._tells(step, self._recipe.log.report_every):
             write_report(self._folder.path)
 
@@ -131,23 +136,14 @@ class MainLog:
         report = write_report(self._folder.path)
         self._display.summary(list(read_rows(self._folder.path / METRICS)), report)
 
-    def _write(self, row: Row, found: Evaluation | None) -> None:
-        for source, groups in (found.scored if found else {}).items():
-            rows = (one for group in groups for one in completion_rows(row["step"], group, self._template))
-            self._folder.append(EVALS, ({**one, "source": source} for one in rows))
+    def _keep_evaluation(self, step: int, found: Evaluation) -> None:
+        rows = self._world.gather_on_first(evaluation_rows(step, found, self._template))
+        self._folder.append(EVALS, ordered_rows(rows))
+
+    def _write(self, row: Row) -> None:
         self._folder.append(METRICS, [row])
         self._trackers.log(row["step"], row)
         self._display.step(row)
-
-    def _drawn_rows(self, step: int, drawn: DrawnGroups, credited_groups: Sequence[CreditedGroup]) -> Iterator[Row]:
-        """`in_batch`: whether the completion is one of those that the step learns from, if only by being counted."""
-        for credited in credited_groups:
-            rows = completion_rows(step, credited.scored, self._template)
-            for row, advantage in zip(rows, credited.of_completions, strict=True):
-                yield {**row, "advantage": advantage, "in_batch": True}
-        for group in (*drawn.surplus, *drawn.dead):
-            for row in completion_rows(step, group, self._template):
-                yield {**row, "advantage": 0.0, "in_batch": False}
 
     def _tells(self, step: int, every: int) -> bool:
         """The first step is told of as well, so that the first look comes soon; unless nothing is to be told."""
@@ -155,9 +151,10 @@ class MainLog:
 
 
 class QuietLog:
-    """The log of every other rank: it hands its notes to the first and writes nothing."""
+    """The log of every other rank: it hands its rows and notes to the first and writes nothing."""
 
-    def __init__(self, world: World, clock: PhaseClock) -> None:
+    def __init__(self, template: Template, world: World, clock: PhaseClock) -> None:
+        self._template = template
         self._world = world
         self._clock = clock
 
@@ -168,20 +165,23 @@ class QuietLog:
         """The first rank puts the folder in order."""
 
     def evaluation(self, step: int, found: Evaluation) -> None:
+        self._world.gather_on_first(evaluation_rows(step, found, self._template))
         self._clock.lap()
 
-    def completions(self, step: int, drawn: DrawnGroups, credited_groups: Sequence[CreditedGroup]) -> None:
-        """The first rank has them all."""
+    def completions(self, step: int, drawn: DrawnGroups, credit: Credit) -> None:
+        self._world.gather_on_first(drawn_rows(step, drawn, credit, self._template))
 
     def step(
         self,
         step: int,
         drawn: DrawnGroups,
-        credited_groups: Sequence[CreditedGroup],
+        credit: Credit,
         stats: Mapping[str, float],
         found: Evaluation | None,
     ) -> None:
         worst_notes(self._world, self._clock)
+        if found:
+            self._world.gather_on_first(evaluation_rows(step, found, self._template))
         self._clock.lap()
 
     def finish(self) -> None:
@@ -195,6 +195,44 @@ def worst_notes(world: World, clock: PhaseClock) -> dict[str, float]:
         for name, value in notes.items():
             worst[name] = max(value, worst.get(name, value))
     return worst
+
+
+OwnRows = dict[tuple[int, int], list[Row]]
+"""A rank's rows by where their group belongs among those of all ranks."""
+
+
+def drawn_rows(step: int, drawn: DrawnGroups, credit: Credit, template: Template) -> OwnRows:
+    """One row for each completion that this rank drew: those of the batch first, then those that were left out of it.
+
+    `in_batch`: whether the completion is one of those that the step learns from, if only by being counted.
+    """
+    rows: OwnRows = {}
+    advantages = {one.summary.position: one.advantages for one in credit.groups}
+    for place, group in enumerate(drawn.selection.groups):
+        if (own := drawn.own.get(group.position)) is not None:
+            worth = advantages.get(group.position)
+            rows[0, place] = [
+                {**row, "advantage": advantage, "in_batch": worth is not None}
+                for row, advantage in zip(
+                    completion_rows(step, own, template), worth or [0.0] * len(group.scores), strict=True
+                )
+            ]
+    return rows
+
+
+def evaluation_rows(step: int, found: Evaluation, template: Template) -> OwnRows:
+    """One row for each held-out completion that this rank wrote."""
+    return {
+        (number, place): [{**row, "source": source} for row in completion_rows(step, group, template)]
+        for number, (source, groups) in enumerate(found.own.items())
+        for place, group in groups.items()
+    }
+
+
+def ordered_rows(of_ranks: Sequence[OwnRows]) -> list[Row]:
+    """All ranks' rows, in the order that one rank alone would have written them in."""
+    merged = {place: rows for own in of_ranks for place, rows in own.items()}
+    return [row for place in sorted(merged) for row in merged[place]]
 
 
 def completion_rows(step: int, scored: ScoredGroup, template: Template) -> Iterator[Row]:

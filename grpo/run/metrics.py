@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from grpo.advantages.formulas import pull_shares
 from grpo.evaluation.metrics import part_means, share
-from grpo.records import CreditedGroup, ScoredGroup
+from grpo.records import CreditedGroup, GroupSummary
 from rewards.records import Outcome
 
 DEFINITIONS = {
@@ -20,6 +20,7 @@ DEFINITIONS = {
     "completion/length_tokens": "mean length of a completion, its end token included",
     "completion/length_max_tokens": "longest completion of the step",
     "completion/truncated_frac": "share of completions cut off by the length limit",
+    "completion/entropy_nats": "entropy of the policy, estimated from the engine's log-probs of all tokens of the step",
     "group/num_drawn": "groups that were drawn for the step, those that rollout.max_rounds left out of it included",
     "group/num_living": "those of them that are not dead",
     "group/dead_frac": "share of the drawn groups whose advantages are all exactly 0, which teach nothing",
@@ -29,14 +30,17 @@ DEFINITIONS = {
     "update/grad_norm": "norm of the gradient before clipping (of the last pass, where there are several)",
     "update/skipped": "passes whose gradient was not finite, so that the weights stayed",
     "update/lr": "learning rate of the step",
-    "update/clip_frac": "share of tokens whose gradient the clip took away",
-    "update/masked_frac": "share of tokens that update.correction gives no weight",
-    "update/entropy_nats": "mean entropy of the policy where it wrote a token",
-    "update/kl_nats": "mean estimate of the KL to the reference policy, a token, where it is in the loss",
-    "gap/mean_nats": "mean absolute difference of the engine's and the trainer's log-probs, a token",
-    "gap/kl_nats": "k3 estimate of KL(engine || trainer), a token",
-    "gap/over_0p1_frac": "share of tokens on which the two differ by more than 0.1 nats",
-    "gap/over_1_frac": "share of tokens on which the two differ by more than 1 nat",
+    "update/clip_frac": "share of the tokens with an advantage, in all passes, whose gradient the clip took away",
+    "update/masked_frac": "share of the tokens with an advantage, in all passes, that update.correction gives no "
+    "weight",
+    "update/entropy_nats": "mean entropy of the policy before the update, over the tokens with an advantage",
+    "update/kl_nats": "mean estimate of the KL to the reference policy, over all tokens in all passes, where it is in "
+    "the loss",
+    "gap/mean_nats": "mean absolute difference of the engine's and the trainer's log-probs before the update, over the "
+    "tokens with an advantage",
+    "gap/kl_nats": "k3 estimate of KL(engine || trainer), a token of those",
+    "gap/over_0p1_frac": "share of those tokens on which the two differ by more than 0.1 nats",
+    "gap/over_1_frac": "share of those tokens on which the two differ by more than 1 nat",
     "sync/gap_nats": "mean absolute difference of log-probs on the probe, after the step's weight sync",
     "time/<phase>_s": "wall-clock seconds of a phase (sync, generate, score, update, eval, checkpoint), "
     "and of the whole step",
@@ -54,18 +58,18 @@ DEFINITIONS = {
 
 
 def step_metrics(
-    credited_groups: Sequence[CreditedGroup], surplus: Sequence[ScoredGroup] = (), dead: Sequence[ScoredGroup] = ()
+    credited_groups: Sequence[CreditedGroup], surplus: Sequence[GroupSummary] = (), dead: Sequence[GroupSummary] = ()
 ) -> dict[str, float]:
     """What the completions of one step say, those of all ranks together.
 
-    The step learns from `credited_groups` alone; `surplus` and `dead` groups (see `DrawnGroups`) count wherever
+    The step learns from `credited_groups` alone; `surplus` and `dead` groups (see `Selection`) count wherever
     completions do, so that leaving them out makes no number look better.
     """
-    scored = [*(credited.scored for credited in credited_groups), *surplus, *dead]
+    scored = [*(credited.summary for credited in credited_groups), *surplus, *dead]
     num_dead = sum(credited.is_dead for credited in credited_groups) + len(dead)
     scores = [score for group in scored for score in group.scores]
-    completions = [completion for group in scored for completion in group.group.completions]
-    lengths = [len(completion.token_ids) for completion in completions]
+    lengths = [length for group in scored for length in group.lengths]
+    logps = math.fsum(logp for group in scored for logp in group.sampler_logp_sums)
     rewards = [score.reward for score in scores]
     mean = math.fsum(rewards) / len(rewards)
     row = {
@@ -73,7 +77,8 @@ def step_metrics(
         "reward/std": math.sqrt(math.fsum((reward - mean) ** 2 for reward in rewards) / len(rewards)),
         "completion/length_tokens": sum(lengths) / len(lengths),
         "completion/length_max_tokens": float(max(lengths)),
-        "completion/truncated_frac": share([one.finish == "length" for one in completions]),
+        "completion/entropy_nats": -logps / max(1, sum(lengths)),
+        "completion/truncated_frac": share([finish == "length" for group in scored for finish in group.finishes]),
         "group/num_drawn": float(len(scored)),
         "group/num_living": float(len(scored) - num_dead),
         "group/dead_frac": num_dead / len(scored),
@@ -89,6 +94,6 @@ def step_metrics(
 def advantage_shares(credited_groups: Sequence[CreditedGroup]) -> dict[str, float]:
     """Each reward's share of the step's advantages (see `pull_shares`); empty where there are none."""
     return pull_shares(
-        [advantage for credited in credited_groups for advantage in credited.of_completions],
+        [advantage for credited in credited_groups for advantage in credited.advantages],
         [pull for credited in credited_groups for pull in credited.pulls],
     )

@@ -44,7 +44,9 @@ def test_two_ranks_learn_what_one_does(tiny_model: Path, tmp_path: Path) -> None
 
 
 def test_a_rank_that_fails_ends_all(tiny_model: Path, tmp_path: Path) -> None:
-    recipe = toy_recipe(tiny_model, tmp_path / "run", rewards=[{"name": "toy:fail_on_odd_ranks"}])
+    recipe = toy_recipe(
+        tiny_model, tmp_path / "run", rewards=[{"name": "toy:fail_on_odd_ranks"}], scoring={"max_failed_frac": 0.25}
+    )
     launched = run_ranks(2, "train", write_recipe(tmp_path / "recipe.yaml", recipe))
     assert launched.returncode != 0
     assert "failed on purpose" in launched.stderr

@@ -10,8 +10,8 @@ import pytest
 
 from grpo.advantages.formulas import (
     STD_FLOOR,
+    Moments,
     batch_deviation,
-    batch_std,
     charged_from,
     group_mean,
     group_std,
@@ -19,11 +19,20 @@ from grpo.advantages.formulas import (
     leave_one_out,
     part_advantages,
     part_pulls,
+    pooled_scale,
     pull_shares,
     sum_pulls,
 )
 
 Advantage = Callable[[list[float]], list[float]]
+
+
+def batch_std(returns: list[float]) -> list[float]:
+    """Each number's distance from the mean of all, in deviations of all, as `pooled_scale` has it of single numbers."""
+    scale = pooled_scale([Moments(1, one, 0.0, one, one) for one in returns])
+    return [(one - scale[0]) / scale[1] for one in returns] if scale else [0.0] * len(returns)
+
+
 EVERY = [group_std, group_mean, leave_one_out, batch_std]
 
 
@@ -86,9 +95,32 @@ def test_batch_deviations_in_numpy() -> None:
     assert batch_std(returns.tolist()) == pytest.approx(expected.tolist(), abs=1e-12)
 
 
+def test_parts_are_pooled_by_hand() -> None:
+    # 1 1 1 and 0 2 as parts: means 1 and 1, squares 0 and 2. All five: mean 1, squares 2, over 4 gives 0.5.
+    parts = [Moments(3, 1.0, 0.0, 1.0, 1.0), Moments(2, 1.0, 2.0, 0.0, 2.0)]
+    assert pooled_scale(parts) == pytest.approx((1.0, math.sqrt(0.5) + 1e-4), abs=1e-12)
+    # 1 1 1 and 3 3: mean 9 / 5, squares 3 x 0.64 + 2 x 1.44 = 4.8, over 4 gives 1.2.
+    apart = [Moments(3, 1.0, 0.0, 1.0, 1.0), Moments(2, 3.0, 0.0, 3.0, 3.0)]
+    assert pooled_scale(apart) == pytest.approx((1.8, math.sqrt(1.2) + 1e-4), abs=1e-12)
+
+
+def test_parts_in_numpy() -> None:
+    draw = np.random.default_rng(3)
+    rows = [draw.normal(loc, 2.0, size) for loc, size in ((0.0, 5), (3.0, 1), (-1.0, 40))]
+    parts = [Moments(len(row), row.mean(), ((row - row.mean()) ** 2).sum(), row.min(), row.max()) for row in rows]
+    together = np.concatenate(rows)
+    assert pooled_scale(parts) == pytest.approx((together.mean(), together.std(ddof=1) + 1e-4), abs=1e-12)
+
+
+def test_parts_that_are_all_the_same_number_have_no_scale() -> None:
+    assert pooled_scale([Moments(3, 0.1, 0.0, 0.1, 0.1), Moments(1, 0.1, 0.0, 0.1, 0.1)]) is None
+    above = math.nextafter(0.1, 1)
+    assert pooled_scale([Moments(3, 0.1, 0.0, 0.1, 0.1), Moments(1, above, 0.0, above, above)]) is not None
+    assert pooled_scale([]) is None
+
+
 def test_what_is_charged_from_a_token_on() -> None:
-    assert charged_from([0.5, -0.25, 2.0], 3) == [2.25, 1.75, 2.0]
-    assert charged_from((), 3) == [0.0, 0.0, 0.0]
+    assert charged_from(np.array([0.5, -0.25, 2.0], np.float32)).tolist() == [2.25, 1.75, 2.0]
 
 
 @pytest.mark.parametrize("advantage", EVERY)

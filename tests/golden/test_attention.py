@@ -210,6 +210,6 @@ def test_a_dropout_is_only_refused_where_it_would_be_applied(tmp_path: Path) -> 
     save_model("llama_dropout", tmp_path)
     policy = make_policy(tmp_path)
     policy.logprobs([[1, 2, 3]])
-    policy._network.recompute_activations()  # in training mode
+    policy.network.recompute_activations()  # in training mode
     with pytest.raises(ValueError, match="LlamaAttention: asks its attention for dropout"):
         policy.logprobs([[1, 2, 3]])

@@ -14,11 +14,10 @@ from typing import Any
 
 import pytest
 import torch
+from groups import learnt_by
 from small import ARCHITECTURES, CPU, MAX_NEW_TOKENS, alone, make_policy, random_trees, save_model, scored_groups
 from torch import Tensor
 
-from grpo.advantages.compute import compute_advantages
-from grpo.batching.micro_batches import make_batch
 from grpo.batching.pack import pack
 from grpo.bench.padded import padded_logprobs
 from grpo.model import network
@@ -27,8 +26,7 @@ from grpo.model.logprobs import token_logprobs
 from grpo.model.network import Network
 from grpo.parallel.world import SoleWorld
 from grpo.policy.policy import Policy
-from grpo.recipe.sections import advantage_of
-from grpo.records import CreditedGroup, PromptTree, ScoredGroup
+from grpo.records import PromptTree, ScoredGroup
 from rewards.spec import RewardSpec
 
 TOLERANCE = 1e-6
@@ -96,8 +94,8 @@ def assert_same(found: tuple[Tensor, Tensor, list[Tensor]], expected: tuple[Tens
 
 def policy_values(folder: Path, trees: Sequence[PromptTree], temperature: float) -> tuple[Tensor, Tensor, list[Tensor]]:
     policy = make_policy(folder)
-    compute = partial(policy._network.logprobs, pack(trees, CPU), temperature)
-    return values_and_gradients(compute, policy._model)
+    compute = partial(policy.network.logprobs, pack(trees, CPU), temperature, entropy=True)
+    return values_and_gradients(compute, policy.network.model)
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
@@ -140,8 +138,10 @@ def test_chunks_are_full_logits(
 def test_recomputed_activations_are_the_same(folder: Path) -> None:
     expected = policy_values(folder, random_trees(), 0.8)
     policy = make_policy(folder)
-    policy._network.recompute_activations()
-    found = values_and_gradients(partial(policy._network.logprobs, pack(random_trees(), CPU), 0.8), policy._model)
+    policy.network.recompute_activations()
+    found = values_and_gradients(
+        partial(policy.network.logprobs, pack(random_trees(), CPU), 0.8, entropy=True), policy.network.model
+    )
     assert_same(found, expected)
 
 
@@ -179,16 +179,12 @@ class OneOf(SoleWorld):
         ]
 
 
-def lessons_of(groups: Sequence[ScoredGroup], policy: Policy) -> list[CreditedGroup]:
-    return compute_advantages(groups, policy.kl_costs(groups), REWARDS, advantage_of(policy._settings.update))
-
-
 def moved_policy(folder: Path, world: OneOf, temperature: float, changes: dict[str, object]) -> Policy:
     """Away from its reference, so that a KL has a gradient."""
     policy = make_policy(folder, world=world, temperature=temperature, **changes)
     draw = torch.Generator().manual_seed(7)
     with torch.no_grad():
-        for parameter in policy._model.parameters():
+        for parameter in policy.network.model.parameters():
             parameter += 0.01 * torch.randn(parameter.shape, generator=draw)
     return policy
 
@@ -206,8 +202,7 @@ def step_gradient(
     for rank in range(num_ranks):
         world = OneOf(rank, num_ranks)
         policy = moved_policy(folder, world, temperature, changes)
-        credited_groups = lessons_of(groups, policy)
-        policy.update(make_batch(credited_groups, policy._settings.update, MAX_NEW_TOKENS, num_ranks))
+        policy.update(*learnt_by(policy, world, groups, REWARDS, MAX_NEW_TOKENS))
         totals = [sum(pair) for pair in zip(totals, world.gradients, strict=True)] if totals else world.gradients  # type: ignore[misc]
     return totals
 
@@ -217,11 +212,11 @@ def test_a_step_is_full_logits_over_padded_rows(shape: str, change: str, folders
     """The gradient of one micro-batch, written out: at ratio 1 it is that of -weight x advantage x log-prob."""
     groups, changes = scored_groups(3), CHANGES[change]
     policy = moved_policy(folders[shape], OneOf(0, 1), 0.8, changes)
-    update = policy._settings.update
-    batch = make_batch(lessons_of(groups, policy), update, MAX_NEW_TOKENS)
+    update = policy.settings.update
+    [batch] = learnt_by(policy, SoleWorld(CPU), groups, REWARDS, MAX_NEW_TOKENS)
     [trees] = batch.micro_batches
     model, reference = plain_model(folders[shape]), plain_model(folders[shape])
-    model.load_state_dict(policy._model.state_dict())
+    model.load_state_dict(policy.network.model.state_dict())
     logps, entropies = padded_logprobs(model, trees, 0.8, entropy_gradient=True)
     with torch.no_grad():
         ref_logps, _ = padded_logprobs(reference, trees, 0.8)
@@ -269,9 +264,7 @@ def test_order_does_not_matter(shape: str, change: str, folders: dict[str, Path]
 def test_what_teaches_nothing_may_be_left_out(shape: str, change: str, folders: dict[str, Path]) -> None:
     """With a weight for the KL of next to nothing everything is kept; the gradient is that of what is left."""
     groups = scored_groups(3)
-    without = make_batch(
-        lessons_of(groups, make_policy(folders[shape])), make_policy(folders[shape])._settings.update, MAX_NEW_TOKENS
-    )
+    [without] = learnt_by(make_policy(folders[shape]), SoleWorld(CPU), groups, REWARDS, MAX_NEW_TOKENS)
     assert sum(len(tree.branches) for trees in without.micro_batches for tree in trees) == 8
     expected = step_gradient(folders[shape], groups, **CHANGES[change])
     found = step_gradient(folders[shape], groups, **CHANGES[change], kl_weight=1e-30)
@@ -282,9 +275,11 @@ def test_a_temperature_divides_the_logits(folder: Path) -> None:
     """A head of its own whose weights are divided by it is as good."""
     expected = policy_values(folder, random_trees(), 0.8)
     policy = make_policy(folder)
-    head = policy._model.get_output_embeddings()
+    head = policy.network.model.get_output_embeddings()
     head.weight = torch.nn.Parameter(head.weight.detach() / 0.8)
-    found = values_and_gradients(partial(policy._network.logprobs, pack(random_trees(), CPU), 1.0), policy._model)
+    found = values_and_gradients(
+        partial(policy.network.logprobs, pack(random_trees(), CPU), 1.0, entropy=True), policy.network.model
+    )
     assert_close(found[0], expected[0])
     assert_close(found[1], expected[1])
 
@@ -293,7 +288,7 @@ def test_the_reference_is_the_same_network(folder: Path) -> None:
     """Frozen, and in the type that it computes in, it gives what the policy gave at first, to the bit."""
     policy = make_policy(folder, kl_weight=0.1)
     packed = pack(random_trees(), CPU)
-    assert isinstance(policy._reference, Network)
+    assert isinstance(policy.reference, Network)
     with torch.no_grad():
-        expected, _ = policy._network.logprobs(packed, 0.8)
-    assert torch.equal(policy._reference.logprobs(packed, 0.8)[0], expected)
+        expected, _ = policy.network.logprobs(packed, 0.8)
+    assert torch.equal(policy.reference.logprobs(packed, 0.8)[0], expected)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from groups import branch_of, tree_of
 from peft import PeftModel
 from pydantic import ValidationError
 from safetensors import safe_open
@@ -27,7 +28,7 @@ from grpo.parallel.world import SoleWorld
 from grpo.phases import PhaseClock
 from grpo.policy.policy import Policy, PolicySettings
 from grpo.recipe.sections import CheckpointSection, LoraSection, ModelSection, RolloutSection, UpdateSection
-from grpo.records import Batch, Branch, PromptTree
+from grpo.records import Batch, Branch
 
 END = 0
 NUM_TOKENS = 15
@@ -62,15 +63,15 @@ def make_policy(folder: Path, lora: dict[str, Any] | None = SMALL, **changes: An
 
 
 def branch(ids: Sequence[int], advantage: float) -> Branch:
-    return Branch(tuple(ids), (-1.0,) * len(ids), (advantage,) * len(ids), 1.0)
+    return branch_of(ids, -1.0, advantage)
 
 
 def batch() -> Batch:
     trees = (
-        PromptTree((20, 21, 22), (branch([30, 31, END], 1.0), branch([32], -1.0), branch([33, 34, 35, 36], 0.5))),
-        PromptTree((23, 24), (branch([40, END], -0.7), branch([41, 42, 43, 44, END], 0.7))),
+        tree_of((20, 21, 22), branch([30, 31, END], 1.0), branch([32], -1.0), branch([33, 34, 35, 36], 0.5)),
+        tree_of((23, 24), branch([40, END], -0.7), branch([41, 42, 43, 44, END], 0.7)),
     )
-    return Batch((trees,), NUM_TOKENS)
+    return Batch((trees,), NUM_TOKENS, has_signal=True)
 
 
 def trained(folder: Path, lora: dict[str, Any] | None = SMALL, **changes: Any) -> Policy:
@@ -81,7 +82,7 @@ def trained(folder: Path, lora: dict[str, Any] | None = SMALL, **changes: Any) -
 
 
 def base_of(policy: Policy) -> dict[str, Tensor]:
-    weights = policy._model.state_dict()
+    weights = policy.network.model.state_dict()
     return {name: value.detach().clone() for name, value in weights.items() if ".lora_" not in name}
 
 
@@ -90,9 +91,11 @@ def gradients_of(policy: Policy) -> dict[str, Tensor]:
     seen: dict[str, Tensor] = {}
 
     def look(*_: object) -> None:
-        seen.update((name, one.grad.clone()) for name, one in policy._model.named_parameters() if one.grad is not None)
+        seen.update(
+            (name, one.grad.clone()) for name, one in policy.network.model.named_parameters() if one.grad is not None
+        )
 
-    handle = policy._optimiser.register_step_pre_hook(look)
+    handle = policy.optimiser.register_step_pre_hook(look)
     policy.update(batch())
     handle.remove()
     return seen
@@ -140,15 +143,15 @@ def bf16_model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
 def test_a_base_in_bf16_loses_nothing(bf16_model: Path) -> None:
     """Under autocast it gives, to the bit, what fp32 copies of its weights give."""
     policy = make_policy(bf16_model, compute="bf16")
-    assert policy._model.get_input_embeddings().weight.dtype is torch.bfloat16
+    assert policy.network.model.get_input_embeddings().weight.dtype is torch.bfloat16
     assert policy.logprobs(SEQUENCES) == make_policy(bf16_model, None, compute="bf16").logprobs(SEQUENCES)
-    assert {one.dtype for one in policy._network.trained} == {torch.float32}
+    assert {one.dtype for one in policy.network.trained} == {torch.float32}
 
 
 def test_a_reference_in_bf16_loses_nothing(bf16_model: Path) -> None:
     """Nor does the frozen copy beside a model that is trained whole: the first KL is nothing, not rounding."""
     policy = make_policy(bf16_model, None, compute="bf16", kl_weight=0.1)
-    assert policy._reference.model.get_input_embeddings().weight.dtype is torch.bfloat16  # type: ignore[union-attr]
+    assert policy.reference.model.get_input_embeddings().weight.dtype is torch.bfloat16  # type: ignore[union-attr]
     assert policy.update(batch())["update/kl_nats"] == 0
 
 
@@ -174,11 +177,11 @@ def test_every_rank_starts_with_the_same_adapters(tiny_model: Path) -> None:
 
 def test_adapters_alone_are_trained(tiny_model: Path) -> None:
     policy = make_policy(tiny_model, kl_weight=0.1, reference_every=1)
-    adapters = [one for name, one in policy._model.named_parameters() if "default" in name]
-    held = [one for group in policy._optimiser.param_groups for one in group["params"]]
+    adapters = [one for name, one in policy.network.model.named_parameters() if "default" in name]
+    held = [one for group in policy.optimiser.param_groups for one in group["params"]]
     # Seven matrices in each of two layers.
     assert len(adapters) == 2 * 7 * 2
-    assert {id(one) for one in held} == {id(one) for one in adapters} == {id(one) for one in policy._network.trained}
+    assert {id(one) for one in held} == {id(one) for one in adapters} == {id(one) for one in policy.network.trained}
     gradients = gradients_of(policy)
     assert len(gradients) == len(adapters)
     assert all("lora" in name for name in gradients), "neither head nor embeddings nor norms"
@@ -197,7 +200,7 @@ def test_ranks_exchange_the_gradients_of_adapters_alone(tiny_model: Path) -> Non
     world = Listening(torch.device("cpu"))
     policy = Policy(tiny_model, settings_of(tiny_model), world, PhaseClock())
     policy.update(batch())
-    assert [id(one) for one in world.added] == [id(one) for one in policy._network.trained]
+    assert [id(one) for one in world.added] == [id(one) for one in policy.network.trained]
     assert len(world.added) == 2 * 7 * 2
 
 
@@ -277,8 +280,8 @@ def test_the_kl_is_to_the_base(tiny_model: Path, tmp_path: Path) -> None:
 
 def test_the_kl_holds_no_second_model(tiny_model: Path) -> None:
     alone, beside = make_policy(tiny_model), make_policy(tiny_model, kl_weight=0.5)
-    assert len(list(alone._model.parameters())) == len(list(beside._model.parameters()))
-    assert not isinstance(beside._reference, AdaptedNetwork)
+    assert len(list(alone.network.model.parameters())) == len(list(beside.network.model.parameters()))
+    assert not isinstance(beside.reference, AdaptedNetwork)
 
 
 def test_a_reference_that_moves_is_the_policy_of_that_step(tiny_model: Path) -> None:
@@ -352,13 +355,13 @@ def test_a_saved_state_goes_on_to_the_bit(tiny_model: Path, tmp_path: Path, refe
 
 def test_perturbed_moves_all_that_leaves_and_puts_it_back(tiny_model: Path, tmp_path: Path) -> None:
     policy = make_policy(tiny_model)
-    before = {name: value.clone() for name, value in policy._model.state_dict().items()}
+    before = {name: value.clone() for name, value in policy.network.model.state_dict().items()}
     policy.export(tmp_path / "before")
     with policy.perturbed():
-        inside = {name: value.clone() for name, value in policy._model.state_dict().items()}
+        inside = {name: value.clone() for name, value in policy.network.model.state_dict().items()}
         policy.export(tmp_path / "inside")
         expected = policy.logprobs(SEQUENCES)
-    assert_bitwise(dict(policy._model.state_dict()), before)
+    assert_bitwise(dict(policy.network.model.state_dict()), before)
     found = plain_logps(AutoModelForCausalLM.from_pretrained(tmp_path / "inside"), SEQUENCES)
     assert_close(found, expected, 1e-4)
     left, arrived = (
@@ -410,7 +413,7 @@ def test_a_checkpoint_is_as_large_as_was_said(
 def test_the_number_of_weights_is_known_before_the_model_is_loaded(tiny_model: Path) -> None:
     for targets in ("all-linear", ["q_proj", "layers.1.mlp.up_proj"]):
         lora = {"rank": 3, "targets": targets}
-        counted = sum(one.numel() for one in make_policy(tiny_model, lora)._network.trained)
+        counted = sum(one.numel() for one in make_policy(tiny_model, lora).network.trained)
         assert num_adapter_weights(tiny_model, LoraSection(**lora)) == counted
     # Two query matrices of 64 x 64 and one of 64 x 128.
     assert counted == 3 * (2 * (64 + 64) + (64 + 128))

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import time
+
+import numpy as np
 import pytest
 import torch
+from groups import branch_of, tree_of
 
 from grpo.batching.pack import TreeShape, pack
 from grpo.records import Branch, PromptTree
@@ -17,13 +21,13 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 def branch(*ids: int, advantage: float = 1.0, weight: float = 1.0) -> Branch:
     """The advantage grows by 1 from token to token."""
-    advantages = tuple(advantage + index for index in range(len(ids)))
-    return Branch(ids, tuple(-0.125 * index for index in range(len(ids))), advantages, weight)
+    places = range(len(ids))
+    return branch_of(ids, [-0.125 * place for place in places], [advantage + place for place in places], weight)
 
 
 TWO_TREES = (
-    PromptTree((10, 11, 12), (branch(20, 21, END, advantage=0.5, weight=0.25), branch(30, advantage=-1.0))),
-    PromptTree((13,), (branch(40, END, advantage=2.0, weight=0.5),)),
+    tree_of((10, 11, 12), branch(20, 21, END, advantage=0.5, weight=0.25), branch(30, advantage=-1.0)),
+    tree_of((13,), branch(40, END, advantage=2.0, weight=0.5)),
 )
 
 
@@ -41,6 +45,7 @@ def test_the_layout_by_hand() -> None:
     assert packed.sampler_logps.tolist() == [0.0, -0.125, -0.25, 0.0, 0.0, -0.125]
     # Three completions of three tokens, one and two.
     assert packed.completions.tolist() == [0, 0, 0, 1, 2, 2]
+    assert packed.num_completions == 3
     assert packed.shapes == (
         TreeShape(0, 3, (2, 0)),
         TreeShape(5, 1, (1,)),
@@ -49,7 +54,7 @@ def test_the_layout_by_hand() -> None:
 
 
 def test_only_one_token_completions() -> None:
-    packed = pack([PromptTree((5, 6), (branch(1), branch(2), branch(3)))], CPU)
+    packed = pack([tree_of((5, 6), branch(1), branch(2), branch(3))], CPU)
     assert packed.token_ids.tolist() == [[5, 6]]
     assert packed.targets.tolist() == [1, 2, 3]
     assert packed.predictors.tolist() == [1, 1, 1]
@@ -58,7 +63,7 @@ def test_only_one_token_completions() -> None:
 
 
 def test_the_same_completion_twice_is_trained_on_twice() -> None:
-    packed = pack([PromptTree((5,), (branch(1, END), branch(1, END)))], CPU)
+    packed = pack([tree_of((5,), branch(1, END), branch(1, END))], CPU)
     assert packed.token_ids.tolist() == [[5, 1, 1]]
     assert packed.position_ids.tolist() == [[0, 1, 1]]
     assert packed.targets.tolist() == [1, END, 1, END]
@@ -66,6 +71,24 @@ def test_the_same_completion_twice_is_trained_on_twice() -> None:
 
 
 def test_an_end_token_in_the_middle_is_a_token_like_others() -> None:
-    packed = pack([PromptTree((END, 5), (branch(END, 7, END, END),))], CPU)
+    packed = pack([tree_of((END, 5), branch(END, 7, END, END))], CPU)
     assert packed.token_ids.tolist() == [[END, 5, END, 7, END]]
     assert packed.targets.tolist() == [END, 7, END, END]
+
+
+def test_half_a_million_tokens_are_packed_at_once() -> None:
+    """64 completions of 8k tokens in 0.1 s of this thread (the best of three): no loop goes over tokens. The tensors
+    have the types that the model and the loss take."""
+    ids, floats = np.arange(8192, dtype=np.int32), np.linspace(-1, 0, 8192, dtype=np.float32)
+    trees = [PromptTree(ids[:256], (Branch(ids, floats, floats, 1.0),) * 16)] * 4
+    spent = []
+    for _ in range(3):
+        began = time.thread_time()
+        packed = pack(trees, CPU)
+        spent.append(time.thread_time() - began)
+    assert min(spent) < 0.1
+    assert packed.token_ids.shape == (1, 4 * (256 + 16 * 8191))
+    assert packed.targets.shape == packed.weights.shape == (64 * 8192,)
+    kinds = {name: getattr(packed, name).dtype for name in ("token_ids", "position_ids", "predictors", "targets")}
+    assert set(kinds.values()) == {torch.long}
+    assert packed.sampler_logps.dtype is packed.advantages.dtype is packed.weights.dtype is torch.float32

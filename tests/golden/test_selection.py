@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 
 import pytest
+from groups import completion_of, prompt_of
 
-from data.problem import Problem
 from grpo.advantages.compute import compute_advantages
-from grpo.batching.micro_batches import make_batch
+from grpo.batching.micro_batches import plan_batch
 from grpo.recipe.sections import RolloutSection, UpdateSection, advantage_of
-from grpo.records import Completion, CreditedGroup, Group, Prompt, ScoredGroup
-from grpo.rollout.dynamic_sampling import DrawnGroups, choose_selection, select_living
+from grpo.records import CreditedGroup, Group, GroupSummary, ScoredGroup, Selection
+from grpo.rollout.dynamic_sampling import choose_selection, select_living
 from grpo.run.metrics import step_metrics
 from rewards.records import Outcome, Score
 from rewards.spec import RewardSpec
@@ -24,7 +24,7 @@ REWARDS = (
 ABOVE_A_TENTH = math.nextafter(0.1, 1)
 
 
-def group(name: str, *parts: tuple[float, float], language: float = 0.0, length: int = 2) -> ScoredGroup:
+def group(name: str, *parts: tuple[float, float], language: float = 0.0, length: int = 2) -> GroupSummary:
     """A group from the parts (right, form) of each completion; only the first one's `language` is not 0."""
     rewards = [right + 0.5 * form for right, form in parts]
     languages = [language, *[0.0] * (len(parts) - 1)]
@@ -32,25 +32,25 @@ def group(name: str, *parts: tuple[float, float], language: float = 0.0, length:
         Score(reward, {"correctness": right, "format": form, "language": other}, Outcome.WRONG, None)
         for reward, (right, form), other in zip(rewards, parts, languages, strict=True)
     )
-    prompt = Prompt(Problem(name, "?", "1", "integer", "toy", 0), (3, 4))
-    completions = (Completion((5,) * length, (-0.5,) * length, "", "stop"),) * len(parts)
-    return ScoredGroup(Group(prompt, completions, 0, 0), scores)
+    prompt = prompt_of((3, 4))
+    completions = (completion_of((5,) * length, -0.5),) * len(parts)
+    return ScoredGroup(Group(prompt, completions, 0, 0), scores).summary(position=ord(name))
 
 
-def fill(*groups: ScoredGroup, max_rounds: int = 2, advantage: str = "group_std") -> DrawnGroups:
+def fill(*groups: GroupSummary, max_rounds: int = 2, advantage: str = "group_std") -> Selection:
     rollout = RolloutSection(prompts_per_step=2, group_size=3, max_new_tokens=16, max_rounds=max_rounds)
     return choose_selection(rollout, advantage, REWARDS)(groups)  # type: ignore[arg-type]
 
 
-def names(groups: tuple[ScoredGroup, ...]) -> str:
-    return "".join(one.group.prompt.problem.id for one in groups)
+def names(groups: tuple[GroupSummary, ...]) -> str:
+    return "".join(chr(one.position) for one in groups)
 
 
-def flat(name: str, reward: float = 0.1, *, length: int = 2) -> ScoredGroup:
+def flat(name: str, reward: float = 0.1, *, length: int = 2) -> GroupSummary:
     return group(name, *[(reward, 0.0)] * 3, length=length)
 
 
-def lively(name: str, *, length: int = 2) -> ScoredGroup:
+def lively(name: str, *, length: int = 2) -> GroupSummary:
     return group(name, (1, 0), (0, 0), (0, 0), length=length)
 
 
@@ -66,11 +66,11 @@ def test_the_first_living_ones_are_kept_in_the_order_of_the_problems() -> None:
 def test_too_few_living_ones_are_all_there_are() -> None:
     drawn = fill(*DRAWN[:3])
     assert (names(drawn.kept), names(drawn.surplus), names(drawn.dead)) == ("b", "", "ac")
-    assert fill(flat("a")) == DrawnGroups((), (), (flat("a"),))
+    assert fill(flat("a")) == Selection((), (), (flat("a"),))
 
 
 def test_with_one_round_all_is_kept() -> None:
-    assert fill(*DRAWN, max_rounds=1) == DrawnGroups(DRAWN)
+    assert fill(*DRAWN, max_rounds=1) == Selection(DRAWN)
 
 
 @pytest.mark.parametrize("reward", [0.1, 0.7, 0.05, -0.35, 1e-300, 1e17 / 3, 0.0])
@@ -105,8 +105,8 @@ def test_gdpo_asks_only_parts_that_weigh_something() -> None:
     assert names(fill(*DRAWN, advantage="gdpo").kept) == "bd"
 
 
-def lessons_of(groups: tuple[ScoredGroup, ...], update: UpdateSection) -> list[CreditedGroup]:
-    return compute_advantages(groups, [((),) * 3] * len(groups), REWARDS, advantage_of(update))
+def credited(groups: tuple[GroupSummary, ...], update: UpdateSection) -> list[CreditedGroup]:
+    return compute_advantages(groups, {}, REWARDS, advantage_of(update))
 
 
 @pytest.mark.parametrize(
@@ -118,24 +118,24 @@ def test_what_is_left_out_divides_nothing(objective: str, kept: float, all_drawn
     groups = (lively("a", length=2), flat("b", length=7), lively("c", length=3))
     update = UpdateSection(lr=1e-3, objective=objective)
     drawn = fill(*groups, lively("d", length=5))
-    batch = make_batch(lessons_of(drawn.kept, update), update, 16)
+    batch = plan_batch(credited(drawn.kept, update), update, 16)
     assert batch.denominator == kept
-    assert sum(len(tree.branches) for trees in batch.micro_batches for tree in trees) == 6
+    assert sum(len(piece.completions) for pieces in batch.micro_batches for piece in pieces) == 6
     once = fill(*groups, max_rounds=1)
-    assert make_batch(lessons_of(once.kept, update), update, 16).denominator == all_drawn
+    assert plan_batch(credited(once.kept, update), update, 16).denominator == all_drawn
 
 
 @pytest.mark.parametrize("advantage", ["group_std", "group_mean", "leave_one_out", "group_batch", "gdpo"])
 def test_a_batch_of_nothing_is_a_batch(advantage: str) -> None:
     update = UpdateSection(lr=1e-3, advantage=advantage)  # type: ignore[arg-type]
-    assert make_batch(lessons_of((), update), update, 16).micro_batches == ()
+    assert plan_batch(credited((), update), update, 16).micro_batches == ()
 
 
 def test_the_deviation_of_a_batch_is_that_of_its_own_groups() -> None:
     update = UpdateSection(lr=1e-3, advantage="gdpo")
-    [alone] = lessons_of((DRAWN[1],), update)
-    [filled] = lessons_of(fill(*DRAWN[:3], advantage="gdpo").kept, update)
-    [_, diluted, _] = lessons_of(DRAWN[:3], update)
+    [alone] = credited((DRAWN[1],), update)
+    [filled] = credited(fill(*DRAWN[:3], advantage="gdpo").kept, update)
+    [_, diluted, _] = credited(DRAWN[:3], update)
     assert filled.advantages == alone.advantages
     assert filled.advantages != diluted.advantages
 
@@ -143,7 +143,7 @@ def test_the_deviation_of_a_batch_is_that_of_its_own_groups() -> None:
 def test_metrics_are_of_all_that_was_drawn() -> None:
     # Of 7 groups of 3, three are flat at 0.1 and four have a single 1: (0.9 + 4) / 21 is the mean of all.
     drawn = fill(*DRAWN)
-    row = step_metrics(lessons_of(drawn.kept, UpdateSection(lr=1e-3)), drawn.surplus, drawn.dead)
+    row = step_metrics(credited(drawn.kept, UpdateSection(lr=1e-3)), drawn.surplus, drawn.dead)
     assert row["reward/mean"] == pytest.approx(4.9 / 21)
     assert (row["group/num_drawn"], row["group/num_living"]) == (7.0, 4.0)
     assert row["group/dead_frac"] == pytest.approx(3 / 7)

@@ -13,11 +13,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from small import MAX_NEW_TOKENS, make_policy, save_model, scored_groups
+from groups import learnt_by
+from small import CPU, MAX_NEW_TOKENS, make_policy, save_model, scored_groups
 
-from grpo.advantages.compute import compute_advantages
-from grpo.batching.micro_batches import make_batch
-from grpo.recipe.sections import advantage_of
+from grpo.parallel.world import SoleWorld
 from rewards.spec import RewardSpec
 
 FILE = Path(__file__).with_name("trajectory.json")
@@ -45,12 +44,9 @@ def trajectory(changes: dict[str, object], folder: Path) -> dict[str, list[float
     """What each of ten steps gave."""
     save_model("llama", folder)
     policy = make_policy(folder, temperature=0.9, **changes)
-    update = policy._settings.update
     rows = []
     for step in range(NUM_STEPS):
-        groups = scored_groups(step)
-        credited_groups = compute_advantages(groups, policy.kl_costs(groups), REWARDS, advantage_of(update))
-        rows.append(policy.update(make_batch(credited_groups, update, MAX_NEW_TOKENS)))
+        rows.append(policy.update(*learnt_by(policy, SoleWorld(CPU), scored_groups(step), REWARDS, MAX_NEW_TOKENS)))
     return {name: [row[name] for row in rows] for name in COMPARED if name in rows[0]}
 
 

@@ -10,16 +10,14 @@ from typing import Any
 
 import pytest
 import torch
+from groups import branch_of, completion_of, learnt_by, prompt_of, tree_of
 from ranks import on_two_ranks
 
-from data.problem import Problem
-from grpo.advantages.compute import compute_advantages
-from grpo.batching.micro_batches import make_batch
 from grpo.parallel.world import SoleWorld, World, join_world, ranks_agree
 from grpo.phases import PhaseClock
 from grpo.policy.policy import Policy, PolicySettings
-from grpo.recipe.sections import ModelSection, RolloutSection, UpdateSection, advantage_of
-from grpo.records import Batch, Branch, Completion, Group, Prompt, PromptTree, ScoredGroup
+from grpo.recipe.sections import ModelSection, RolloutSection, UpdateSection
+from grpo.records import Batch, Group, ScoredGroup
 from rewards.records import Outcome, Score
 from rewards.spec import RewardSpec
 
@@ -90,11 +88,10 @@ def test_what_ranks_add_and_collect(tmp_path: Path) -> None:
 def scored(prompt: Sequence[int], *rewarded: tuple[Sequence[int], float]) -> ScoredGroup:
     """A group from each completion's ids and correctness, with a form that the longer ones have; the sampler's
     log-probs are made up."""
-    problem = Problem("toy/train/0", "?", "1", "integer", "toy", 0)
-    completions = tuple(Completion(tuple(ids), (-1.5,) * len(ids), "", "stop") for ids, _ in rewarded)
+    completions = tuple(completion_of(ids) for ids, _ in rewarded)
     parts = [{"correctness": correctness, "format": float(len(ids) > 3)} for ids, correctness in rewarded]
     scores = tuple(Score(one["correctness"] + 0.3 * one["format"], one, Outcome.WRONG, None) for one in parts)
-    group = Group(Prompt(problem, tuple(prompt)), completions, version=0, position=0)
+    group = Group(prompt_of(prompt), completions, version=0, position=0)
     return ScoredGroup(group, scores)
 
 
@@ -138,24 +135,23 @@ def make_policy(world: World, folder: Path, changes: dict[str, object]) -> Polic
 
 
 def batch_of(world: World, policy: Policy, groups: Sequence[ScoredGroup]) -> Batch:
-    costs = world.interleave(policy.kl_costs(world.stride(groups)))
-    credited_groups = compute_advantages(groups, costs, REWARDS, advantage_of(policy._settings.update))
-    return make_batch(credited_groups, policy._settings.update, MAX_NEW_TOKENS, world.size)
+    [batch] = learnt_by(policy, world, groups, REWARDS, MAX_NEW_TOKENS)
+    return batch
 
 
 def train(world: World, folder: Path, changes: dict[str, object], steps: Sequence[tuple[ScoredGroup, ...]]) -> Any:
     """Gradients as the optimiser gets them at the first step, metrics of each step, and the weights after all."""
     policy = make_policy(world, folder, changes)
     gradients: list[torch.Tensor] = []
-    policy._optimiser.register_step_pre_hook(
-        lambda *_: gradients.extend(parameter.grad.clone() for parameter in policy._model.parameters())  # type: ignore[misc]
+    policy.optimiser.register_step_pre_hook(
+        lambda *_: gradients.extend(parameter.grad.clone() for parameter in policy.network.model.parameters())  # type: ignore[misc]
     )
     rows, sizes = [], []
     for groups in steps:
         batch = batch_of(world, policy, groups)
-        sizes.append([sum(tree.num_tokens for tree in trees) for trees in world.stride(batch.micro_batches)])
+        sizes.append([sum(tree.num_tokens for tree in trees) for trees in batch.micro_batches])
         rows.append(policy.update(batch))
-    first = gradients[: len(list(policy._model.parameters()))]
+    first = gradients[: len(list(policy.network.model.parameters()))]
     return {"sizes": sizes, "gradients": first, "rows": rows, "weights": weights_of(policy)}
 
 
@@ -212,11 +208,9 @@ def meet_infinity(world: World, folder: Path) -> dict[str, Any]:
     policy = make_policy(world, folder, {"weight_decay": 0.5})
     policy.update(batch_of(world, policy, UNEQUAL))
     before = weights_of(policy)
-    trees = [
-        PromptTree((20, 21), (Branch((30, 31), (-1.0, -1.0), (1.0, 1.0), weight), Branch((32,), (-1.0,), (-1.0,), 1.0)))
-        for weight in (1.0, math.inf)
-    ]
-    bad = policy.update(Batch(((trees[0],), (trees[1],)), 3.0))
+    weight = [1.0, math.inf][world.rank]
+    tree = tree_of((20, 21), branch_of((30, 31), -1.0, 1.0, weight), branch_of((32,), -1.0, -1.0))
+    bad = policy.update(Batch(((tree,),), 3.0, has_signal=True))
     idle = policy.update(batch_of(world, policy, (DEAD, DEAD)))
     unmoved = all(torch.equal(value, before[name]) for name, value in weights_of(policy).items())
     bad_steps = policy.state_dict()["bad_steps"]

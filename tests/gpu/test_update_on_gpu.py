@@ -11,11 +11,10 @@ from typing import Any
 
 import pytest
 import torch
+from groups import branch_of, learnt_by, tree_of
 from small import ARCHITECTURES, MAX_NEW_TOKENS, SIZES, make_policy, scored_groups
 from torch import Tensor
 
-from grpo.advantages.compute import compute_advantages
-from grpo.batching.micro_batches import make_batch
 from grpo.batching.pack import TreeShape, pack
 from grpo.bench.padded import padded_logprobs
 from grpo.model.attention.cpu_trees import CpuTreeAttention
@@ -23,7 +22,7 @@ from grpo.model.attention.flex_trees import FlexTreeAttention
 from grpo.model.network import Network
 from grpo.parallel.world import SoleWorld
 from grpo.policy.policy import Policy
-from grpo.recipe.sections import ModelSection, advantage_of
+from grpo.recipe.sections import ModelSection
 from grpo.records import Branch, PromptTree
 from rewards.spec import RewardSpec
 
@@ -119,10 +118,10 @@ def random_trees() -> list[PromptTree]:
         return tuple(torch.randint(1, 61, (length,), generator=draw).tolist())
 
     def branch(length: int) -> Branch:
-        return Branch(tokens(length), (-1.5,) * length, (1.0,) * length, 1.0)
+        return branch_of(tokens(length))
 
     shapes = [(60, (90, 1, 130)), (7, (33, 60, 128)), (140, (1, 100, 20))]
-    return [PromptTree(tokens(prompt), tuple(branch(length) for length in lengths)) for prompt, lengths in shapes]
+    return [tree_of(tokens(prompt), *(branch(length) for length in lengths)) for prompt, lengths in shapes]
 
 
 def values_and_gradients(model: Any, logps: Tensor, entropies: Tensor) -> list[Tensor]:
@@ -136,7 +135,7 @@ def values_and_gradients(model: Any, logps: Tensor, entropies: Tensor) -> list[T
 
 def packed_on_gpu(folder: Path, compute: str) -> list[Tensor]:
     network = Network(folder, ModelSection(path=str(folder), compute=compute), torch.float32, GPU)  # type: ignore[arg-type]
-    return values_and_gradients(network.model, *network.logprobs(pack(random_trees(), GPU), 0.8))
+    return values_and_gradients(network.model, *network.logprobs(pack(random_trees(), GPU), 0.8, entropy=True))
 
 
 def padded(name: str, folder: Path, device: torch.device, compute: str) -> list[Tensor]:
@@ -173,11 +172,7 @@ def trained(folder: Path, device: torch.device, compute: str, num_steps: int) ->
     policy = make_policy(folder, world=SoleWorld(device), temperature=0.8, compute=compute, **settings)
     rows = []
     for step in range(num_steps):
-        groups = scored_groups(step)
-        credited_groups = compute_advantages(
-            groups, policy.kl_costs(groups), REWARDS, advantage_of(policy._settings.update)
-        )
-        rows.append(policy.update(make_batch(credited_groups, policy._settings.update, MAX_NEW_TOKENS)))
+        rows.append(policy.update(*learnt_by(policy, SoleWorld(device), scored_groups(step), REWARDS, MAX_NEW_TOKENS)))
     return policy, rows
 
 
@@ -185,7 +180,7 @@ def test_an_update_in_fp32_is_that_of_a_cpu(root: Path) -> None:
     folder = folder_of("qwen2", root)
     _, expected = trained(folder, torch.device("cpu"), "fp32", 3)
     policy, found = trained(folder, GPU, "fp32", 3)
-    assert {parameter.device.type for parameter in policy._model.parameters()} == {"cuda"}
+    assert {parameter.device.type for parameter in policy.network.model.parameters()} == {"cuda"}
     for one, other in zip(found, expected, strict=True):
         assert one == pytest.approx(other, rel=1e-3, abs=1e-5)
 
@@ -194,7 +189,7 @@ def test_an_update_in_bf16_is_near_it(root: Path) -> None:
     folder = folder_of("qwen2", root)
     _, expected = trained(folder, torch.device("cpu"), "fp32", 1)
     policy, found = trained(folder, GPU, "bf16", 1)
-    assert {parameter.dtype for parameter in policy._model.parameters()} == {torch.float32}
+    assert {parameter.dtype for parameter in policy.network.model.parameters()} == {torch.float32}
     for name in ("update/loss", "update/grad_norm", "update/entropy_nats"):
         assert found[0][name] == pytest.approx(expected[0][name], rel=0.05)
     assert found[0]["update/skipped"] == 0

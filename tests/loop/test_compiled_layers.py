@@ -28,7 +28,7 @@ def forgotten() -> Iterator[None]:
 @pytest.mark.usefixtures("forgotten")
 def test_log_probs_and_gradients_are_the_same(tmp_path: Path) -> None:
     save_model("qwen3", tmp_path)
-    plain, compiled = make_policy(tmp_path)._network, make_policy(tmp_path)._network
+    plain, compiled = make_policy(tmp_path).network, make_policy(tmp_path).network
     compiled.compile_layers()
     assert plain.model.state_dict().keys() == compiled.model.state_dict().keys()
     for trees in (random_trees(), random_trees()[:2]):

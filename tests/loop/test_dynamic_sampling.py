@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from groups import prompt_of
 from processes import environment, run_grpo, start_grpo, wait_for, write_recipe
 from toy import toy_recipe
 
@@ -24,9 +25,9 @@ from grpo.errors import RecipeError
 from grpo.parallel.world import SoleWorld
 from grpo.phases import PhaseClock
 from grpo.recipe.load import parse_recipe
-from grpo.records import Group, Prompt, ScoredGroup
+from grpo.records import DrawnGroups, Group, GroupSummary, Prompt, ScoredGroup
 from grpo.rollout.collect import Collector
-from grpo.rollout.dynamic_sampling import DrawnGroups, rewards_differ, select_all, select_living
+from grpo.rollout.dynamic_sampling import rewards_differ, select_all, select_living
 from grpo.rollout.engines.protocol import Request, Sampling, Written
 from grpo.rollout.generate import Rollouts
 from grpo.rollout.prompts import PromptSet
@@ -34,7 +35,7 @@ from grpo.rollout.weight_sync.proof import LoadedOnce
 from rewards.records import Outcome, Score
 
 PER_STEP, MAX_ROUNDS = 4, 3
-PROMPTS = tuple(Prompt(Problem(f"toy/{i}", "?", "1", "integer", "toy", i), (i, 3)) for i in range(100))
+PROMPTS = tuple(prompt_of((i, 3), Problem(f"toy/{i}", "?", "1", "integer", "toy", i)) for i in range(100))
 
 
 def prompt_set(num: int = 100, *, per_step: int = PER_STEP, max_rounds: int = MAX_ROUNDS) -> PromptSet:
@@ -88,7 +89,7 @@ class EchoEngine:
             yield number, written
 
 
-class OracleJudge:
+class OracleScorer:
     """Rewards differ in the groups of the problems that it is told."""
 
     def __init__(self, living: Sequence[int]) -> None:
@@ -117,7 +118,7 @@ def draw(
     collector = Collector(
         prompts,
         rollouts,
-        OracleJudge(living),  # type: ignore[arg-type]
+        OracleScorer(living),  # type: ignore[arg-type]
         SoleWorld(torch.device("cpu")),
         Sampling(1.0, 8, (0,)),
         3,
@@ -126,8 +127,8 @@ def draw(
     return collector.draw(step)
 
 
-def drawn_rows(groups: Sequence[ScoredGroup]) -> list[int]:
-    return [one.group.prompt.problem.row for one in groups]
+def drawn_rows(drawn: DrawnGroups, groups: Sequence[GroupSummary]) -> list[int]:
+    return [drawn.own[one.position].group.prompt.problem.row for one in groups]
 
 
 WINDOW = indices_for_step(100, PER_STEP * MAX_ROUNDS, 5, 6)
@@ -136,29 +137,29 @@ WINDOW = indices_for_step(100, PER_STEP * MAX_ROUNDS, 5, 6)
 
 def test_a_full_first_round_is_the_batch() -> None:
     drawn = draw(7, WINDOW)
-    assert drawn_rows(drawn.kept) == WINDOW[:4]
-    assert (drawn.surplus, drawn.dead) == ((), ())
+    assert drawn_rows(drawn, drawn.selection.kept) == WINDOW[:4]
+    assert (drawn.selection.surplus, drawn.selection.dead) == ((), ())
 
 
 def test_it_draws_until_the_batch_is_full_and_cuts_from_the_end() -> None:
     living = [WINDOW[1], WINDOW[2], *WINDOW[5:8]]
     drawn = draw(7, living)
-    assert drawn_rows(drawn.kept) == living[:4]
-    assert drawn_rows(drawn.surplus) == living[4:]
-    assert drawn_rows(drawn.dead) == [WINDOW[0], WINDOW[3], WINDOW[4]]
+    assert drawn_rows(drawn, drawn.selection.kept) == living[:4]
+    assert drawn_rows(drawn, drawn.selection.surplus) == living[4:]
+    assert drawn_rows(drawn, drawn.selection.dead) == [WINDOW[0], WINDOW[3], WINDOW[4]]
 
 
 def test_the_bound_holds_and_the_step_goes_on_with_what_there_is() -> None:
     drawn = draw(7, [WINDOW[11], WINDOW[3]])
-    assert drawn_rows(drawn.kept) == [WINDOW[3], WINDOW[11]]
-    assert len(drawn.groups) == PER_STEP * MAX_ROUNDS
-    assert draw(7, []).kept == ()
+    assert drawn_rows(drawn, drawn.selection.kept) == [WINDOW[3], WINDOW[11]]
+    assert len(drawn.selection.groups) == PER_STEP * MAX_ROUNDS
+    assert draw(7, []).selection.kept == ()
 
 
 def test_one_round_keeps_the_dead() -> None:
     drawn = draw(7, [], prompts=prompt_set(max_rounds=1))
-    assert len(drawn.kept) == PER_STEP
-    assert (drawn.surplus, drawn.dead) == ((), ())
+    assert len(drawn.selection.kept) == PER_STEP
+    assert (drawn.selection.surplus, drawn.selection.dead) == ((), ())
 
 
 def test_a_problems_completions_are_the_same_in_every_round() -> None:

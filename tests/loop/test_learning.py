@@ -7,18 +7,17 @@ from typing import Any
 
 import pytest
 import torch
+from groups import completion_of, learnt_by, prompt_of
 from tiny import make_tiny_model, tiny_tokenizer
 from toy import lower_case_share
 
 from data.problem import Problem
-from grpo.advantages.compute import compute_advantages
-from grpo.batching.micro_batches import make_batch
 from grpo.objectives.table import OBJECTIVES
 from grpo.parallel.world import SoleWorld
 from grpo.phases import PhaseClock
 from grpo.policy.policy import Policy, PolicySettings
-from grpo.recipe.sections import ModelSection, RolloutSection, UpdateSection, advantage_of
-from grpo.records import Completion, Group, Prompt, ScoredGroup
+from grpo.recipe.sections import ModelSection, RolloutSection, UpdateSection
+from grpo.records import Group, Prompt, ScoredGroup
 from grpo.rollout.engines.hugging_face import TransformersEngine
 from grpo.rollout.engines.protocol import Request, Sampling, Written, derive_seed
 from rewards.records import Outcome, Score
@@ -28,7 +27,7 @@ CPU = torch.device("cpu")
 NUM_STEPS = 28
 NUM_PROMPTS, GROUP_SIZE, LENGTH = 2, 8, 8
 REWARDS = (RewardSpec(name="toy:lower_case_share"),)
-PROMPTS = tuple(Prompt(Problem(f"toy/{text}", text, "", "exact", "toy", 0), tuple(map(ord, text))) for text in "12")
+PROMPTS = tuple(prompt_of(list(map(ord, text)), Problem(f"toy/{text}", text, "", "exact", "toy", 0)) for text in "12")
 
 
 @pytest.fixture(scope="module")
@@ -49,17 +48,19 @@ def learn(model: Path, objective: str, seed: int) -> list[float]:
     tokenizer = tiny_tokenizer()
     means = []
     for step in range(NUM_STEPS):
-        engine._model.load_state_dict(policy._model.state_dict())
+        engine._model.load_state_dict(policy.network.model.state_dict())
         requests = [
-            Request(prompt.token_ids, tuple(derive_seed(seed, step, prompt.problem.id, i) for i in range(GROUP_SIZE)))
+            Request(
+                tuple(prompt.token_ids.tolist()),
+                tuple(derive_seed(seed, step, prompt.problem.id, i) for i in range(GROUP_SIZE)),
+            )
             for prompt in PROMPTS
         ]
         scored = []
         for number, written in engine.generate(requests, Sampling(1.0, LENGTH, end_ids=(0,))):
             scored.append(score(PROMPTS[number], written, tokenizer, step))
-        credited_groups = compute_advantages(scored, policy.kl_costs(scored), REWARDS, advantage_of(update))
-        policy.update(make_batch(credited_groups, update, LENGTH))
-        rewards = [reward for group in scored for reward in group.rewards]
+        policy.update(*learnt_by(policy, SoleWorld(CPU), scored, REWARDS, LENGTH))
+        rewards = [score.reward for group in scored for score in group.scores]
         means.append(sum(rewards) / len(rewards))
     return means
 
@@ -68,7 +69,7 @@ def score(prompt: Prompt, written: tuple[Written, ...], tokenizer: Any, step: in
     texts = [tokenizer.decode(one.token_ids, skip_special_tokens=True) for one in written]
     rewards = lower_case_share([], texts)
     completions = [
-        Completion(one.token_ids, one.logps, text, one.finish) for one, text in zip(written, texts, strict=True)
+        completion_of(one.token_ids, one.logps, text, one.finish) for one, text in zip(written, texts, strict=True)
     ]
     scores = [Score(reward, {REWARDS[0].name: reward}, Outcome.WRONG, None) for reward in rewards]
     return ScoredGroup(Group(prompt, tuple(completions), step, 0), tuple(scores))

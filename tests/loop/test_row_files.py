@@ -293,6 +293,7 @@ def test_rows_of_a_removed_part_are_not_taken_for_others(
     write_steps(rows, range(1, 4))
     ends = ends_now(run_dir)
     write_steps(rows, range(4, 11))
+    rows.close()
     for part in closed_parts(run_dir / COMPLETIONS):
         if part.last_step not in still_there:
             part.compressed.unlink(missing_ok=True)
