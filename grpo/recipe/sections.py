@@ -196,7 +196,7 @@ class LogSection(Section):
     """Steps between completions shown on the screen; 0 shows none."""
     report_every: Annotated[int, Field(ge=0)] = 0
     """Steps between rewrites of the report; 0 writes it only at the end."""
-    completions_part_mib: Annotated[float, Field(gt=0)] = 64.0
+    completions_part_mib: Annotated[float, Field(gt=0)] = 256.0
     """Size in MiB from which the open part of the completions is closed: renamed and compressed."""
     completions_keep_gib: Annotated[float, Field(gt=0)] | None = None
     """The most GiB that closed parts may take on the disk, compressed; beyond it the oldest are removed. None keeps
