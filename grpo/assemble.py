@@ -63,7 +63,7 @@ def open_run(recipe: Recipe) -> Iterator[Run]:
         engine = open_engine(recipe, inputs, world, recipe.run.dir / "logs")
         stack.callback(engine.close)
         log.describe(engine.description)
-        rollouts = open_rollouts(recipe, inputs, engine, policy, clock)
+        rollouts = open_rollouts(recipe, inputs, engine, policy, world, clock)
         yield Run(
             recipe=recipe,
             world=world,
@@ -118,10 +118,12 @@ def open_engine(recipe: Recipe, inputs: RunInputs, world: World, logs: Path) -> 
     )
 
 
-def open_rollouts(recipe: Recipe, inputs: RunInputs, engine: Engine, policy: Policy, clock: PhaseClock) -> Rollouts:
+def open_rollouts(
+    recipe: Recipe, inputs: RunInputs, engine: Engine, policy: Policy, world: World, clock: PhaseClock
+) -> Rollouts:
     """The engine with its weight sync, probed with the first prompts of the training set."""
     probe = [prompt.token_ids[:PROBE_TOKENS].tolist() for prompt in inputs.train[:PROBE_PROMPTS]]
-    sync = WeightSync(engine, policy, probe, recipe.rollout.sync_tolerance)
+    sync = WeightSync(engine, policy, world, probe, recipe.rollout.sync_tolerance)
     return Rollouts(engine, sync, inputs.tokenizer.decode, recipe.run.seed, clock)
 
 

@@ -31,7 +31,8 @@ TokenIds = NDArray[np.int32]
 """Token ids, shape (length,)."""
 Floats = NDArray[np.float32]
 """One number for each token, shape (length,)."""
-Finish = Literal["stop", "length"]
+Finish = Literal["stop", "length", "abort"]
+"""How a completion ended: with an end token or a stop string; at the length limit; or because the engine gave it up."""
 KlCosts = tuple[Floats, ...]
 """For each completion of a group, what the KL to the reference takes off each token's reward."""
 

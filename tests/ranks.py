@@ -1,4 +1,4 @@
-"""Two ranks, each a process of its own, that do the same job together."""
+"""Two ranks on this machine, each a process of its own that meets the other over gloo."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ import torch
 from grpo.parallel.world import DistributedWorld, join_world
 
 DEADLINE_S = 60
-
 SLOW_IMPORTS = ["torch", "torch.distributed", "transformers.models.llama.modeling_llama"]
 """Imported once, by the server that forks the ranks."""
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from grpo.bench.side import UpdateJob
 from grpo.bench.sides import OurUpdate
 from grpo.bench.work import FixedGroup, draw_rewards, num_tokens
@@ -61,8 +63,8 @@ class Writer:
         return [
             FixedGroup(
                 prompt=prompt,
-                completions=tuple(one.token_ids for one in written[number]),
-                sampler_logps=tuple(one.logps for one in written[number]),
+                completions=tuple(tuple(one.token_ids.tolist()) for one in written[number]),
+                sampler_logps=tuple(tuple(one.logps.tolist()) for one in written[number]),
                 rewards=draw_rewards(self._job.group_size, rng),
             )
             for number, prompt in enumerate(self._job.prompts)
@@ -89,7 +91,8 @@ class WholeStep:
             self._stack.callback(self._engine.close)
             self._sampling = _sampling(job.update.folder, settings)
             probe = [prompt[:PROBE_TOKENS] for prompt in self._prompts[:PROBE_PROMPTS]]
-            self._sync = WeightSync(self._engine, self._update.policy, probe, settings.sync_tolerance)
+            world = join_world(job.update.device)
+            self._sync = WeightSync(self._engine, self._update.policy, world, probe, settings.sync_tolerance)
 
     def run(self) -> dict[str, Any]:
         """Seconds by phase, one entry a step after the warm-up, and what was seen of the last update."""
@@ -151,6 +154,6 @@ def _sampling(folder: Path, settings: RolloutSection) -> Sampling:
 
 def _requests(prompts: Sequence[tuple[int, ...]], group_size: int, name: str) -> list[Request]:
     return [
-        Request(prompt, tuple(derive_seed(name, number, index) for index in range(group_size)))
+        Request(np.array(prompt, np.int32), tuple(derive_seed(name, number, index) for index in range(group_size)))
         for number, prompt in enumerate(prompts)
     ]

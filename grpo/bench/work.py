@@ -7,6 +7,8 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from data.problem import Problem
 from grpo.advantages.compute import compute_advantages
 from grpo.recipe.sections import UpdateSection, advantage_of
@@ -91,7 +93,8 @@ def longest(groups: Sequence[FixedGroup]) -> tuple[int, int]:
 def _scored(group: FixedGroup, number: int) -> ScoredGroup:
     prompt = Prompt(Problem(f"bench/{number}", "", "", "exact", "bench", row=number), group.prompt)
     completions = tuple(
-        Completion(ids, logps, "", "length") for ids, logps in zip(group.completions, group.sampler_logps, strict=True)
+        Completion(np.array(ids, np.int32), np.array(logps, np.float32), "", "length")
+        for ids, logps in zip(group.completions, group.sampler_logps, strict=True)
     )
     scores = tuple(Score(reward, {_REWARD: reward}, Outcome.WRONG, None) for reward in group.rewards)
     return ScoredGroup(Group(prompt, completions, version=0, position=number), scores)

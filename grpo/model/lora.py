@@ -99,7 +99,11 @@ class AdaptedNetwork(Network):
             if kind == "weight":
                 with torch.no_grad():
                     tensor = tensor.float() + self._layers[layer].get_delta_weight(POLICY)
-            yield name.replace(".base_layer.", ".", 1), tensor
+            yield _plain_name(name), tensor
+
+    def weight_shapes(self) -> dict[str, torch.Size]:
+        shapes = super().weight_shapes()
+        return {_plain_name(name): shape for name, shape in shapes.items() if not _is_adapters(name)}
 
     def save_adapters(self, folder: Path) -> None:
         """Write the adapters as peft loads them."""
@@ -203,6 +207,11 @@ def _is_called(name: str, target: str) -> bool:
 
 def _is_adapters(name: str) -> bool:
     return ".lora_" in name
+
+
+def _plain_name(name: str) -> str:
+    """What a weight is called in a model without adapters."""
+    return name.replace(".base_layer.", ".", 1)
 
 
 def _peft() -> Any:

@@ -44,8 +44,6 @@ class Network:
 
     def __init__(self, folder: Path, settings: ModelSection, dtype: torch.dtype, device: torch.device) -> None:
         self.model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation=TREE_ATTENTION)
-        # transformers lets the first rank alone write; here every rank writes, for the engine that is its own.
-        self.model.should_save_on_this_rank = lambda is_main_process: is_main_process
         if dtype is not torch.float32:
             _widen(self.model)
         self.model.to(device).eval()
@@ -102,6 +100,10 @@ class Network:
     def weights(self) -> Iterator[tuple[str, Tensor]]:
         """All weights of the model that this computes, under the names that Hugging Face has for them."""
         yield from self.model.state_dict().items()
+
+    def weight_shapes(self) -> dict[str, torch.Size]:
+        """Names and shapes of what `weights` yields, in the same order."""
+        return {name: tensor.shape for name, tensor in self.model.state_dict().items()}
 
     def save_adapters(self, folder: Path) -> None:
         """Nothing: there are none."""

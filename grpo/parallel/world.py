@@ -48,6 +48,9 @@ class World(Protocol):
     def gather_on_first(self, item: Item) -> list[Item]:
         """One item of each rank, in the ranks' order, on the first rank; nothing on the others."""
 
+    def gather_on_node(self, item: Item) -> list[Item]:
+        """One item of each rank of this node, in the ranks' order, on all of them."""
+
     def broadcast(self, item: Item) -> Item:
         """The first rank's item, on every rank."""
 
@@ -95,6 +98,9 @@ class SoleWorld:
         return [item]
 
     def gather_on_first(self, item: Item) -> list[Item]:
+        return [item]
+
+    def gather_on_node(self, item: Item) -> list[Item]:
         return [item]
 
     def broadcast(self, item: Item) -> Item:
@@ -160,6 +166,11 @@ class DistributedWorld:
         found: list[Any] = [None] * self.size
         distributed.gather_object(item, found if self.rank == 0 else None, dst=0, group=self._objects)
         return found if self.rank == 0 else []
+
+    def gather_on_node(self, item: Item) -> list[Item]:
+        found: list[Any] = [None] * distributed.get_world_size(self._node)
+        distributed.all_gather_object(found, item, group=self._node)
+        return found
 
     def broadcast(self, item: Item) -> Item:
         box: list[Any] = [item]

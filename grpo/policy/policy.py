@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -23,6 +22,7 @@ from grpo.objectives.kl import ESTIMATORS
 from grpo.objectives.tokens import Tokens
 from grpo.parallel.world import World
 from grpo.phases import PhaseClock
+from grpo.policy.export import export_bytes, export_model
 from grpo.policy.learning_rate import learning_rate
 from grpo.policy.objective_choice import choose_correction, choose_objective
 from grpo.policy.optimiser import make_optimiser
@@ -125,23 +125,12 @@ class Policy:
 
     @property
     def export_bytes(self) -> int:
-        """What `export` writes, at most."""
-        num_weights: int = sum(parameter.numel() for parameter in self.network.model.parameters())
-        bits = torch.finfo(getattr(torch, self.settings.rollout.dtype)).bits
-        return num_weights * bits // 8
+        """What the tensors take that `export` writes."""
+        return export_bytes(self.network, getattr(torch, self.settings.rollout.dtype))
 
     def export(self, folder: Path) -> None:
-        """Write the weights as a Hugging Face folder in the engine's dtype: what is synced and what is kept.
-
-        Of tensors that share their memory one is written, as in any Hugging Face folder.
-        """
-        dtype = getattr(torch, self.settings.rollout.dtype)
-        tied = self.network.model.all_tied_weights_keys
-        weights = {name: tensor.to("cpu", dtype) for name, tensor in self.network.weights() if name not in tied}
-        self.network.model.save_pretrained(folder, state_dict=weights)
-        # It names the type of the master weights; what loads the folder is to take the type of its tensors.
-        config = json.loads((folder / "config.json").read_text())
-        (folder / "config.json").write_text(json.dumps(config | {"dtype": self.settings.rollout.dtype}, indent=2))
+        """Write the weights as a Hugging Face folder in the engine's dtype: what is synced and what is kept."""
+        export_model(self.network, folder, getattr(torch, self.settings.rollout.dtype))
 
     def export_adapters(self, folder: Path) -> None:
         """Write the adapters as a folder that peft loads; nothing where the model is trained whole."""

@@ -1,204 +1,187 @@
-"""GenerationPlan curves and stacked bars as SVG, each a figure with a legend and the values for the read-out."""
+"""Draws curves and stacked bars with Bokeh: one plot for each chart, all with the same horizontal axis."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
-from typing import Any
+from statistics import fmean
 
-from grpo.report.curves import Curve, buckets, extremes, mean
-from grpo.report.scale import Scale, shown, step_scale, tick_label, value_scale
+import numpy as np
+from bokeh.models import (
+    BasicTickFormatter,
+    ColumnDataSource,
+    HoverTool,
+    NumeralTickFormatter,
+    Range1d,
+    TeeHead,
+    Whisker,
+)
+from bokeh.plotting import figure
+from bokeh.themes import Theme
 
-WIDTH, HEIGHT = 360, 212
-LEFT, RIGHT, TOP, BOTTOM = 46, 346, 22, 180
-_MAX_POINTS = 2 * (RIGHT - LEFT)
+from grpo.report.colours import CARD, QUIET, RULE
+from grpo.report.curves import Curve, buckets, extremes
+from grpo.report.formats import bounds, shown
+
+_MAX_POINTS = 1000
 _MAX_READINGS = 200
 _MAX_BARS = 60
 _MAX_MARKERS = 12
+_LOG_FROM = 100.0
+_SMALL = 0.001
 
-Reading = tuple[float, float | None, str, str]  # pixels right and down, the step, the value
+_AXIS = {
+    "axis_line_color": RULE,
+    "major_tick_line_color": None,
+    "minor_tick_line_color": None,
+    "major_label_text_color": QUIET,
+    "axis_label_text_color": QUIET,
+    "axis_label_text_font_style": "normal",
+    "axis_label_text_font_size": "11px",
+}
+_PLOT = {"background_fill_color": CARD, "border_fill_color": CARD, "outline_line_color": None}
+THEME = Theme(json={"attrs": {"Plot": _PLOT, "Axis": _AXIS, "Grid": {"grid_line_color": RULE}}})
 
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """A chart to draw: a title, the unit of its vertical axis, and how values are shown."""
+    """What to draw: a title, the unit of the vertical axis, and how values are shown."""
 
     title: str
     unit: str
-    curves: tuple[Curve, ...]
+    curves: Sequence[Curve]
     percent: bool = False
     may_log: bool = False
     stacked: bool = False
 
+    @property
+    def ends(self) -> list[float]:
+        """What stands beside each curve's name: its last value, or the mean over the run for bars."""
+        return [fmean(curve.values) if self.stacked else curve.smooth[-1] for curve in self.curves]
 
-def figure(chart: Chart) -> str:
-    """The chart as an HTML figure: readable as it stands, with a read-out where scripts may run."""
-    return _stacked(chart) if chart.stacked else _lines(chart)
-
-
-def path(points: Iterable[tuple[float, float]]) -> str:
-    """The `d` of a line through `points`, to a tenth of a pixel."""
-    return "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
-
-
-def _lines(chart: Chart) -> str:
-    first = min(curve.steps[0] for curve in chart.curves)
-    last = max(curve.steps[-1] for curve in chart.curves)
-    x, x_ticks = step_scale(first, last, LEFT, RIGHT)
-    y, y_ticks = value_scale([v for curve in chart.curves for v in curve.extent], BOTTOM, TOP, chart.may_log)
-    layers = [draw(curve, x, y) for draw in (_raw_line, _line) for curve in reversed(chart.curves)]
-    ends = [curve.smooth[-1] for curve in chart.curves]
-    readings = [_line_readings(curve, x, y, chart.percent) for curve in chart.curves]
-    return _assemble(chart, _axes(chart, x, y, x_ticks, y_ticks) + "".join(layers), ends, readings)
+    @property
+    def spoken(self) -> str:
+        """The chart in one sentence, for screen readers."""
+        told = (
+            f"{curve.name} {shown(curve.smooth[0], self.percent)} to {shown(curve.smooth[-1], self.percent)}"
+            for curve in self.curves
+        )
+        return f"{self.title} by step, first to last: {'; '.join(told)}"
 
 
-def _raw_line(curve: Curve, x: Scale, y: Scale) -> str:
-    """The steps themselves, faint, below the smooth lines of all curves; nothing for a short curve."""
-    if not curve.is_noisy:
-        return ""
-    kept = extremes(curve.values, _MAX_POINTS)
-    points = [(x(curve.steps[i]), y(curve.values[i])) for i in kept]
-    dense = " dense" if len(curve.values) > _MAX_POINTS else ""
-    return f'<path class="faint{dense} c{curve.colour}" d="{path(points)}"/>'
+def plots(charts: Sequence[Chart]) -> list[figure]:
+    """A plot for each chart. They share one axis of steps, so that zooming in one of them zooms in all."""
+    steps = [step for chart in charts for curve in chart.curves for step in curve.steps]
+    first, last = min(steps, default=0), max(steps, default=1)
+    margin = max(0.5, 0.01 * (last - first))
+    axis = Range1d(first - margin, last + margin, bounds="auto")
+    return [_plot(chart, axis) for chart in charts]
 
 
-def _line(curve: Curve, x: Scale, y: Scale) -> str:
-    smooth = curve.smooth
-    points = [(x(curve.steps[i]), y(smooth[i])) for i in extremes(smooth, _MAX_POINTS)]
-    ends = zip(curve.steps, curve.bounds, strict=False)
-    whiskers = "".join(_whisker(x(step), pair, y) for step, pair in ends if pair)
-    return (
-        f'<g class="c{curve.colour}">'
-        + (f'<path class="whisker" d="{whiskers}"/>' if whiskers else "")
-        + f'<path class="line" d="{path(points)}"/>'
-        + (_markers(points) if len(points) <= _MAX_MARKERS or whiskers else "")
-        + "</g>"
-    )
+def _plot(chart: Chart, axis: Range1d) -> figure:
+    low, high, kind = value_range(chart)
+    tools = {"tools": "box_zoom,xpan,reset", "active_drag": "box_zoom", "toolbar_location": "above"}
+    axes = {"x_range": axis, "y_range": Range1d(low, high), "y_axis_type": kind, "y_axis_label": chart.unit}
+    plot = figure(height=230, sizing_mode="stretch_width", x_axis_label="step", **axes, **tools)
+    plot.toolbar.autohide, plot.toolbar.logo, plot.toolbar_inner = True, None, True
+    plot.xgrid.visible, plot.xaxis.ticker.min_interval = False, 1
+    if chart.percent:
+        plot.yaxis.formatter = NumeralTickFormatter(format="0.[0]%")
+    elif kind == "linear" and high < _SMALL:
+        plot.yaxis.formatter = BasicTickFormatter(precision=1)
+    if chart.stacked:
+        _draw_bars(plot, chart)
+    for curve in () if chart.stacked else reversed(chart.curves):
+        _draw_curve(plot, curve)
+    _add_read_out(plot, chart, at=low)
+    return plot
 
 
-def _whisker(at: float, ends: tuple[float, float], y: Scale) -> str:
-    low, high = y(ends[0]), y(ends[1])
-    return f"M{at:.1f} {low:.1f}V{high:.1f}M{at - 3:.1f} {low:.1f}h6M{at - 3:.1f} {high:.1f}h6"
+def value_range(chart: Chart) -> tuple[float, float, str]:
+    """The ends of the vertical axis and its kind: logarithmic where allowed and useful, else linear and with zero."""
+    if chart.stacked:
+        tops = np.sum([curve.values for curve in chart.curves], axis=0)
+        return 0.0, 1.0 if chart.percent else 1.05 * float(tops.max()), "linear"
+    ends = [end for curve in chart.curves for one in curve.intervals if one for end in (one.low, one.high)]
+    values = [*ends, *(value for curve in chart.curves for value in curve.values)]
+    low, high = min(values), max(values)
+    if chart.may_log and low > 0 and high / low >= _LOG_FROM:
+        return low / 1.5, high * 1.5, "log"
+    low, high = min(0.0, low), max(0.0, high)
+    margin = 0.05 * (high - low)
+    return (low - margin if low else 0.0), (high + margin if high > low else 1.0), "linear"
 
 
-def _markers(points: Sequence[tuple[float, float]]) -> str:
-    return "".join(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.6"/>' for x, y in points)
+def _draw_curve(plot: figure, curve: Curve) -> None:
+    """The single steps as a faint line and the moving average above it; where there are few points, as marks."""
+    kept, smooth = extremes(curve.values, _MAX_POINTS), curve.smooth
+    columns = {"raw": curve.values, "smooth": smooth}
+    if curve.intervals:
+        ends = [(math.nan, math.nan) if one is None else (one.low, one.high) for one in curve.intervals]
+        columns |= {"low": [low for low, _ in ends], "high": [high for _, high in ends]}
+    data = {name: np.array(values, np.float32)[kept] for name, values in columns.items()}
+    source = ColumnDataSource({"step": np.array(curve.steps, np.int32)[kept], **data})
+    style = {"source": source, "color": curve.colour}
+    if curve.is_noisy:
+        plot.line("step", "raw", alpha=0.3 if len(kept) < _MAX_POINTS else 0.15, **style)
+    plot.line("step", "smooth", width=2, line_join="round", name=curve.name, **style)
+    if curve.intervals or len(kept) <= _MAX_MARKERS:
+        plot.scatter("step", "smooth", size=6, **style)
+    if curve.intervals:
+        ink = {"line_color": curve.colour, "line_alpha": 0.6}
+        head = TeeHead(size=6, **ink)
+        ends_of = {"base": "step", "lower": "low", "upper": "high", "lower_head": head, "upper_head": head}
+        plot.add_layout(Whisker(source=source, **ends_of, **ink))
 
 
-def _line_readings(curve: Curve, x: Scale, y: Scale, percent: bool) -> list[Reading]:
-    """The values to read out: of a long curve the means over neighbouring steps."""
-    found: list[Reading] = []
-    for part in buckets(len(curve.steps), _MAX_READINGS):
-        value, middle = mean([curve.values[i] for i in part]), curve.steps[part[len(part) // 2]]
-        text = shown(value, percent)
-        if curve.bounds and (pair := curve.bounds[part[0]]):
-            text += f" ({shown(pair[0], percent)} to {shown(pair[1], percent)})"
-        found.append((x(middle), y(value), _span(curve, part), text))
-    return found
+def _draw_bars(plot: figure, chart: Chart) -> None:
+    """Bars on the steps that all curves share; many steps share a bar as their mean."""
+    steps = chart.curves[0].steps
+    parts = buckets(len(steps), _MAX_BARS)
+    names = [f"part {i}" for i in range(len(chart.curves))]
+    data = {
+        name: np.array([fmean([curve.values[i] for i in part]) for part in parts], np.float32)
+        for name, curve in zip(names, chart.curves, strict=True)
+    }
+    data["middle"] = np.array([(steps[part[0]] + steps[part[-1]]) / 2 for part in parts], np.float32)
+    data["width"] = np.array([steps[part[-1]] - steps[part[0]] + 0.92 for part in parts], np.float32)
+    colours = [curve.colour for curve in chart.curves]
+    plot.vbar_stack(names, x="middle", width="width", color=colours, line_color=None, source=ColumnDataSource(data))
 
 
-def _span(curve: Curve, part: range) -> str:
-    first, last = curve.steps[part[0]], curve.steps[part[-1]]
-    return f"step {first:,}" if first == last else f"steps {first:,} to {last:,}, mean"
+def _add_read_out(plot: figure, chart: Chart, at: float) -> None:
+    """Show the values of all curves in one box under the pointer, which finds its step on an invisible line."""
+    data = readings(chart)
+    source = ColumnDataSource({**data, "at": [at] * len(data["step"])})
+    unseen = plot.line("step", "at", source=source, color=QUIET, alpha=0)
+    rows = [("", "@span"), *((curve.name, f"@{{value {i}}}") for i, curve in enumerate(chart.curves))]
+    where = {"mode": "vline", "line_policy": "nearest", "point_policy": "follow_mouse"}
+    plot.add_tools(HoverTool(renderers=[unseen], tooltips=rows, visible=False, **where))
 
 
-def _stacked(chart: Chart) -> str:
-    """Bars on the steps of the first curve, which all curves share; many steps share a bar as their mean."""
-    base = chart.curves[0]
-    parts = buckets(len(base.steps), _MAX_BARS)
-    layers = [[mean([curve.values[i] for i in part]) for part in parts] for curve in chart.curves]
-    tops = _running_totals(layers)
-    x = Scale(base.steps[0] - 0.5, base.steps[-1] + 0.5, LEFT, RIGHT)
-    x_ticks = step_scale(base.steps[0], base.steps[-1], LEFT, RIGHT)[1]
-    y, y_ticks = value_scale([1.0] if chart.percent else tops[-1], BOTTOM, TOP, may_log=False)
-    edges = [(x(base.steps[part[0]] - 0.5), x(base.steps[part[-1]] + 0.5)) for part in parts]
-    drawn = "".join(
-        f'<path class="bar c{curve.colour}" d="{_bars(edges, low, high, y)}"/>'
-        for curve, low, high in zip(chart.curves, [[0.0] * len(parts), *tops], tops, strict=False)
-    )
-    spans = [_span(base, part) for part in parts]
-    readings: list[list[Reading]] = [
-        [
-            ((a + b) / 2, None, span, shown(v, chart.percent))
-            for (a, b), span, v in zip(edges, spans, layer, strict=True)
-        ]
-        for layer in layers
-    ]
-    ends = [mean(curve.values) for curve in chart.curves]
-    return _assemble(chart, _axes(chart, x, y, x_ticks, y_ticks) + drawn, ends, readings)
+def readings(chart: Chart) -> dict[str, list[float] | list[str]]:
+    """What the box under the pointer says, by step; where there are many steps, means over neighbouring ones."""
+    steps = sorted({step for curve in chart.curves for step in curve.steps})
+    parts = [[steps[i] for i in part] for part in buckets(len(steps), _MAX_READINGS)]
+    columns: dict[str, list[float] | list[str]] = {
+        "step": [float(part[len(part) // 2]) for part in parts],
+        "span": [_span(part) for part in parts],
+    }
+    for i, curve in enumerate(chart.curves):
+        places = {step: place for place, step in enumerate(curve.steps)}
+        found = ([places[step] for step in part if step in places] for part in parts)
+        columns[f"value {i}"] = [_reading(curve, places, chart.percent) for places in found]
+    return columns
 
 
-def _running_totals(layers: Sequence[Sequence[float]]) -> list[list[float]]:
-    tops: list[list[float]] = []
-    for layer in layers:
-        below = tops[-1] if tops else [0.0] * len(layer)
-        tops.append([low + value for low, value in zip(below, layer, strict=True)])
-    return tops
+def _span(part: Sequence[int]) -> str:
+    return f"step {part[0]:,}" if len(part) == 1 else f"steps {part[0]:,} to {part[-1]:,}, mean"
 
 
-def _bars(edges: Sequence[tuple[float, float]], low: Sequence[float], high: Sequence[float], y: Scale) -> str:
-    boxes = zip(edges, low, high, strict=True)
-    return "".join(
-        f"M{left + 0.3:.1f} {y(bottom):.1f}H{right - 0.3:.1f}V{y(top):.1f}H{left + 0.3:.1f}z"
-        for (left, right), bottom, top in boxes
-        if y(bottom) - y(top) > 0.05
-    )
-
-
-def _axes(chart: Chart, x: Scale, y: Scale, x_ticks: Sequence[float], y_ticks: Sequence[float]) -> str:
-    grid = "".join(f"M{LEFT} {y(at):.1f}H{RIGHT}" for at in y_ticks)
-    rows = "".join(
-        f'<text x="{LEFT - 6}" y="{y(at) + 3.5:.1f}" class="end">{tick_label(at, chart.percent)}</text>'
-        for at in y_ticks
-    )
-    columns = "".join(f'<text x="{x(at):.1f}" y="{BOTTOM + 15}" class="mid">{tick_label(at)}</text>' for at in x_ticks)
-    return (
-        f'<path class="grid" d="{grid}"/>{rows}{columns}'
-        f'<text x="2" y="10" class="unit">{escape(chart.unit)}</text>'
-        f'<text x="{RIGHT}" y="{HEIGHT - 4}" class="unit end">step</text>'
-    )
-
-
-def _assemble(chart: Chart, inside: str, ends: Sequence[float], readings: Sequence[Sequence[Reading]]) -> str:
-    told = "; ".join(
-        f"{curve.name} {shown(curve.smooth[0], chart.percent)} to {shown(curve.smooth[-1], chart.percent)}"
-        for curve in chart.curves
-    )
-    title = escape(f"{chart.title} by step, first to last: {told}")
-    return (
-        f'<figure class="card chart"><figcaption><h3>{escape(chart.title)}</h3></figcaption>'
-        f"{_legend(chart, ends)}"
-        f'<div class="plot"><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{title}" tabindex="0">'
-        f"<title>{title}</title>{inside}</svg></div>"
-        f'<script type="application/json">{_data(chart, readings)}</script></figure>'
-    )
-
-
-def _legend(chart: Chart, ends: Sequence[float]) -> str:
-    told = "mean" if chart.stacked else "last"
-    items = "".join(
-        f'<li class="c{curve.colour}"><i></i>{escape(curve.name)} '
-        f'<b title="{told}">{shown(end, chart.percent)}</b>{_empty(curve)}</li>'
-        for curve, end in zip(chart.curves, ends, strict=True)
-    )
-    return f'<ul class="legend">{items}</ul>'
-
-
-def _empty(curve: Curve) -> str:
-    return f" <em>no value at {curve.num_empty:,} step(s)</em>" if curve.num_empty else ""
-
-
-def _data(chart: Chart, readings: Sequence[Sequence[Reading]]) -> str:
-    """The readings as JSON that cannot end the script element it stands in."""
-    series: list[dict[str, Any]] = [
-        {"name": curve.name, "colour": curve.colour, "points": [_rounded(point) for point in points]}
-        for curve, points in zip(chart.curves, readings, strict=True)
-    ]
-    return json.dumps(series, separators=(",", ":"), ensure_ascii=False).replace("<", "\\u003c")
-
-
-def _rounded(point: Reading) -> list[Any]:
-    x, y, step, value = point
-    return [round(x, 1), None if y is None else round(y, 1), step, value]
+def _reading(curve: Curve, places: Sequence[int], percent: bool) -> str:
+    if not places:
+        return "none"
+    text = shown(fmean([curve.values[place] for place in places]), percent)
+    interval = curve.intervals[places[0]] if curve.intervals else None
+    return f"{text} ({bounds(interval)})" if interval else text

@@ -1,64 +1,63 @@
-"""Curves out of metric rows: what to draw, smoothed and thinned to what the pixels can show."""
+"""Curves out of rows of metrics: smoothed, and thinned to what a screen can show."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
-from grpo.report.read import Row, number
+import numpy as np
 
-Bounds = tuple[float, float]
+from grpo.evaluation.estimates import Interval
+from grpo.row_values import Row, number
 
-_SMOOTH_FROM = 12  # fewer points than this are drawn as they are
+_SMOOTH_FROM = 12
+"""Shorter curves are drawn as they are."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Curve:
-    """One metric by step. `num_empty` counts the rows that name the metric without a finite value."""
+    """One metric by step. `num_empty` counts the rows that name the metric without a finite value.
+
+    `is_exact` says that it is set and not measured, so that there is nothing to smooth.
+    """
 
     name: str
-    colour: int
+    colour: str
     steps: tuple[int, ...]
     values: tuple[float, ...]
-    bounds: tuple[Bounds | None, ...] = ()
+    intervals: tuple[Interval | None, ...] = ()
     num_empty: int = 0
-    may_smooth: bool = True
+    is_exact: bool = False
 
     @property
     def is_noisy(self) -> bool:
-        """Whether the curve is drawn as a faint raw line with a smooth one above it."""
-        return self.may_smooth and not self.bounds and len(self.values) >= _SMOOTH_FROM
+        """Whether the curve is drawn as a faint line of single steps with a smooth one above it."""
+        return not (self.is_exact or self.intervals) and len(self.values) >= _SMOOTH_FROM
 
-    @property
+    @cached_property
     def smooth(self) -> list[float]:
         """The values under a centred moving average, or unchanged for a short curve."""
         return moving_average(self.values, math.isqrt(len(self.values))) if self.is_noisy else list(self.values)
 
-    @property
-    def extent(self) -> list[float]:
-        """Every value that the axis has to hold, ends of the intervals included."""
-        return [*self.values, *(end for pair in self.bounds if pair for end in pair)]
 
-
-def curve(rows: Sequence[Row], key: str, name: str, colour: int, *, may_smooth: bool = True) -> Curve | None:
+def curve(rows: Sequence[Row], key: str, name: str, colour: str) -> Curve | None:
     """The curve of one metric, or None where no row has a finite value of it."""
-    present = [(row["step"], number(row, key)) for row in rows if key in row]
-    points = [(step, value) for step, value in present if value is not None]
-    if not points:
+    present = [row for row in rows if number(row, key) is not None]
+    if not present:
         return None
-    steps, values = zip(*points, strict=True)
-    return Curve(name, colour, steps, values, num_empty=len(present) - len(points), may_smooth=may_smooth)
+    steps, values = tuple(row["step"] for row in present), tuple(float(row[key]) for row in present)
+    return Curve(name, colour, steps, values, num_empty=sum(key in row for row in rows) - len(present))
 
 
 def moving_average(values: Sequence[float], window: int) -> list[float]:
     """The mean over `window // 2` values on either side of each, fewer at the two ends."""
-    half = window // 2
-    totals = [0.0]
-    for value in values:
-        totals.append(totals[-1] + value)
-    spans = [(max(0, i - half), min(len(values), i + half + 1)) for i in range(len(values))]
-    return [(totals[end] - totals[start]) / (end - start) for start, end in spans]
+    half, places = window // 2, np.arange(len(values))
+    start, end = np.maximum(0, places - half), np.minimum(len(values), places + half + 1)
+    totals = np.concatenate([[0.0], np.cumsum(values)])
+    means: list[float] = ((totals[end] - totals[start]) / (end - start)).tolist()
+    return means
 
 
 def buckets(count: int, limit: int) -> list[range]:
@@ -74,13 +73,5 @@ def extremes(values: Sequence[float], limit: int) -> list[int]:
     """
     if len(values) <= limit:
         return list(range(len(values)))
-    kept = [
-        {min(part, key=values.__getitem__), max(part, key=values.__getitem__)}
-        for part in buckets(len(values), limit // 2)
-    ]
-    return [position for pair in kept for position in sorted(pair)]
-
-
-def mean(values: Sequence[float]) -> float:
-    """The mean of at least one value."""
-    return math.fsum(values) / len(values)
+    parts = buckets(len(values), limit // 2)
+    return sorted({pick(part, key=values.__getitem__) for part in parts for pick in (min, max)})

@@ -1,19 +1,20 @@
-"""Did it learn: the numbers at the top of a report, and the tables of before and after."""
+"""What stands at the top of a report: what was trained, and whether it learned."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
+from datetime import timedelta
+from statistics import fmean
 
-from grpo.report.charts import path
-from grpo.report.curves import curve, extremes, mean
-from grpo.report.evaluations import Change, Interval, SourceChange
-from grpo.report.read import Row, number
-from grpo.report.scale import Scale, shown, signed
+from grpo.evaluation.changes import SourceChange, told
+from grpo.report.formats import bounds, shown
+from grpo.report.read import RunFiles
+from grpo.row_values import Row, number
 
 _NUM_ENDS = 5
-_MAX_TILES = 3
+_MAX_NAMED = 3
+"""So many held-out sources are named at the top; the tables below have all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,139 +26,89 @@ class Ends:
     num_steps: int
 
 
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """One number at the top: what it is now, what it was at the start where that is known, and a note."""
+
+    name: str
+    before: float | None
+    after: float
+    note: str
+    percent: bool
+
+
+def facts(run: RunFiles) -> dict[str, str]:
+    """What was trained, with what and for how long; empty where the folder does not say."""
+    model, engine = run.recipe.get("model"), run.environment.get("engine")
+    return {
+        "model": str(model.get("path", "")) if isinstance(model, Mapping) else "",
+        "engine": f"{engine.get('name', '')} {engine.get('version', '')}" if isinstance(engine, Mapping) else "",
+        "device": str(run.environment.get("device") or ""),
+        "commit": str(run.environment.get("commit") or "")[:12],
+        "steps": f"{run.training[-1]['step']:,}" if run.training else "none yet",
+        "wall time": _wall_time(run.rows),
+    }
+
+
+def _wall_time(rows: Sequence[Row]) -> str:
+    """From the first row to the last, plus the time of the step that the first row is of."""
+    times = [time for row in rows if (time := number(row, "time_unix")) is not None]
+    if not times:
+        return ""
+    before_s = number(rows[0], "time/step_s") or 0.0
+    return str(timedelta(seconds=round(times[-1] - times[0] + before_s)))
+
+
 def ends(rows: Sequence[Row], key: str) -> Ends | None:
-    """Means over the first and the last five values, fewer where a run has less than ten."""
+    """Means over the first and the last five values; where there are less than ten, over half of them each."""
     values = [value for row in rows if (value := number(row, key)) is not None]
     if not values:
         return None
     count = max(1, min(_NUM_ENDS, len(values) // 2))
-    return Ends(mean(values[:count]), mean(values[-count:]), count)
+    return Ends(fmean(values[:count]), fmean(values[-count:]), count)
 
 
 def verdict(sources: Sequence[SourceChange], training: Sequence[Row]) -> str:
-    """One or two sentences that say whether the run learned."""
+    """A few sentences that say whether the run learned."""
     measured = [source for source in sources if len(source.accuracy) > 1]
     if measured:
-        return " ".join(_verdict(source) for source in measured[:_MAX_TILES])
+        return " ".join(_verdict(source) for source in measured[:_MAX_NAMED])
     reward = ends(training, "reward/mean")
-    told = "There is no pair of held-out evaluations to compare."
+    nothing = "There is no pair of held-out evaluations to compare."
     if reward is None or len(training) < 2:
-        return told
-    return f"{told} The mean reward went from {shown(reward.first)} to {shown(reward.last)}."
-
-
-def tiles(sources: Sequence[SourceChange], training: Sequence[Row]) -> str:
-    """The headline numbers as HTML: held-out accuracy, reward, share of correct completions."""
-    held_out = [_accuracy_tile(source) for source in sources[:_MAX_TILES] if source.accuracy]
-    reward = _ends_tile("Mean reward", training, "reward/mean", percent=False)
-    correct = _ends_tile("Correct in training", training, "outcome/correct_frac", percent=True)
-    return "".join([*held_out, reward, correct])
-
-
-def table(source: SourceChange) -> str:
-    """One source's metrics before and after as an HTML table, with the change."""
-    count = f" <small>{source.num_problems:,} problems</small>" if source.num_problems is not None else ""
-    steps = [f"step {point.step:,}" for point in source.accuracy] or ["after"]
-    before, after, change = (steps[0], steps[-1], "change") if len(steps) > 1 else ("", steps[0], "")
-    body = "".join(_table_row(one, source) for one in source.changes)
-    return (
-        f'<div class="card"><h3>{escape(source.source)}{count}</h3><table><thead><tr><th></th>'
-        f'<th scope="col">{before}</th><th scope="col">{after}</th><th scope="col">{change}</th></tr></thead>'
-        f"<tbody>{body}</tbody></table></div>"
-    )
+        return nothing
+    return f"{nothing} The mean reward went from {shown(reward.first)} to {shown(reward.last)}."
 
 
 def _verdict(source: SourceChange) -> str:
     first, last = source.accuracy[0], source.accuracy[-1]
-    size = f"{100 * abs(last.value - first.value):.1f} points"
+    moved = f"{'rose' if last.value > first.value else 'fell'} by {100 * abs(last.value - first.value):.1f} points"
     if last.value == first.value:
-        return f"Held-out accuracy on {source.source} is unchanged."
-    moved = "rose" if last.value > first.value else "fell"
-    told = {
-        True: "The 95% intervals do not overlap.",
-        False: "The 95% intervals overlap, so this may be noise.",
-        None: "",
-    }[first.apart_from(last)]
-    steps = f"from step {first.step:,} to step {last.step:,}"
-    return f"Held-out accuracy on {source.source} {moved} by {size} {steps}. {told}"
+        moved = "is unchanged"
+    why = f" {told(source.paired)}" if source.paired else ""
+    return f"Held-out accuracy on {source.source} {moved} from step {first.step:,} to step {last.step:,}.{why}"
 
 
-def _accuracy_tile(source: SourceChange) -> str:
+def tiles(sources: Sequence[SourceChange], training: Sequence[Row]) -> list[Tile]:
+    """The numbers at the top: held-out accuracy, reward, share of correct completions."""
+    held_out = [_accuracy_tile(source) for source in sources[:_MAX_NAMED] if source.accuracy]
+    named = (("Mean reward", "reward/mean", False), ("Correct in training", "outcome/correct_frac", True))
+    return [*held_out, *(tile for name, key, percent in named if (tile := _ends_tile(name, training, key, percent)))]
+
+
+def _accuracy_tile(source: SourceChange) -> Tile:
     first, last = source.accuracy[0], source.accuracy[-1]
-    count = f" · {source.num_problems:,} problems" if source.num_problems is not None else ""
-    measured = source.accuracy if len(source.accuracy) == 1 else (first, last)
-    return _tile(
-        f"Held-out accuracy · {source.source}",
-        None if first is last else first.value,
-        last.value,
-        f"95% interval{count}",
-        True,
-        _whiskers(measured),
-    )
+    notes = [f"95% interval {bounds(last.interval)}"] if last.interval else []
+    notes += [] if source.num_problems is None else [f"{source.num_problems:,} problems"]
+    before = None if first is last else first.value
+    return Tile(f"Held-out accuracy · {source.source}", before, last.value, " · ".join(notes), True)
 
 
-def _ends_tile(name: str, training: Sequence[Row], key: str, percent: bool) -> str:
+def _ends_tile(name: str, training: Sequence[Row], key: str, percent: bool) -> Tile | None:
     found = ends(training, key)
-    line = curve(training, key, name, 0)
-    if found is None or line is None:
-        return ""
-    if len(line.values) == 1:
-        return _tile(name, None, found.last, "one step", percent, "")
+    if found is None:
+        return None
+    if sum(number(row, key) is not None for row in training) == 1:
+        return Tile(name, None, found.last, "one step", percent)
     some = "step" if found.num_steps == 1 else f"{found.num_steps} steps"
-    return _tile(name, found.first, found.last, f"first {some} against last {some}", percent, _sparkline(line.smooth))
-
-
-def _tile(name: str, before: float | None, after: float, note: str, percent: bool, picture: str) -> str:
-    start = change = ""
-    if before is not None:
-        arrow = '<span class="arrow" role="img" aria-label="to">→</span>'
-        start = f'<span class="from">{shown(before, percent)}</span> {arrow} '
-        change = f'<span class="delta">{signed(after - before, percent)}</span>'
-    return (
-        f'<div class="card tile"><h2>{escape(name)}</h2>'
-        f'<p class="big">{start}<b>{shown(after, percent)}</b></p>'
-        f'{picture}<p class="note">{change}{escape(note)}</p></div>'
-    )
-
-
-def _whiskers(points: Sequence[Interval]) -> str:
-    """Accuracies and their intervals on a line from 0 to 100%."""
-    x = Scale(0, 1, 4, 296)
-    marks = "".join(
-        _whisker(point, x, 8 + 10 * i, "before" if i == 0 and len(points) > 1 else "after")
-        for i, point in enumerate(points)
-    )
-    frame = '<path class="grid" d="M4 0V26M77 0V26M150 0V26M223 0V26M296 0V26"/>'
-    return f'<svg class="mini" viewBox="0 0 300 26" aria-hidden="true">{frame}{marks}</svg>'
-
-
-def _whisker(point: Interval, x: Scale, y: int, kind: str) -> str:
-    low, high = point.low, point.high
-    line = "" if low is None or high is None else f'<path d="M{x(low):.1f} {y}H{x(high):.1f}"/>'
-    return f'<g class="{kind}">{line}<circle cx="{x(point.value):.1f}" cy="{y}" r="4"/></g>'
-
-
-def _sparkline(values: Sequence[float]) -> str:
-    low, high = min(values), max(values)
-    x, y = Scale(0, max(1, len(values) - 1), 3, 297), Scale(low, high if high > low else low + 1, 23, 3)
-    points = [(x(i), y(values[i])) for i in extremes(values, 300)]
-    frame = '<svg class="mini" viewBox="0 0 300 26" preserveAspectRatio="none" aria-hidden="true">'
-    return f'{frame}<path class="spark" d="{path(points)}"/></svg>'
-
-
-def _table_row(change: Change, source: SourceChange) -> str:
-    before = "" if change.before is None else shown(change.before, change.is_share)
-    delta = "" if change.before is None else signed(change.after - change.before, change.is_share)
-    low, high = ("", "")
-    if change.metric == "accuracy":
-        low, high = _interval(source.accuracy[0]) if before else "", _interval(source.accuracy[-1])
-    return (
-        f'<tr><th scope="row">{escape(change.label)}</th><td>{before}{low}</td>'
-        f"<td><b>{shown(change.after, change.is_share)}</b>{high}</td><td>{delta}</td></tr>"
-    )
-
-
-def _interval(point: Interval) -> str:
-    if point.low is None or point.high is None:
-        return ""
-    return f"<small>{100 * point.low:.1f} to {100 * point.high:.1f}</small>"
+    return Tile(name, found.first, found.last, f"first {some} against last {some}", percent)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from data.templates import Template
+from grpo.evaluation.changes import first_and_last, source_changes
 from grpo.evaluation.evaluator import Evaluation
 from grpo.parallel.world import World
 from grpo.phases import PhaseClock
@@ -134,7 +135,9 @@ class MainLog:
 
     def finish(self) -> None:
         report = write_report(self._folder.path)
-        self._display.summary(list(read_rows(self._folder.path / METRICS)), report)
+        rows = list(read_rows(self._folder.path / METRICS))
+        judged = read_rows(self._folder.path / EVALS, first_and_last(rows))
+        self._display.summary(source_changes(rows, judged), report)
 
     def _keep_evaluation(self, step: int, found: Evaluation) -> None:
         rows = self._world.gather_on_first(evaluation_rows(step, found, self._template))

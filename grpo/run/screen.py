@@ -1,6 +1,6 @@
-"""What a person at the terminal sees of a run, live; and the same as plain lines where there is no terminal.
+"""The display of a running training: a live one on a terminal, and plain lines in a pipe or a log file.
 
-Nothing here knows of training: rows of metrics and of completions come in, text goes out.
+It knows nothing of training itself: it is given rows of metrics and of completions, and writes text.
 """
 
 from __future__ import annotations
@@ -9,20 +9,17 @@ import math
 import sys
 import unicodedata
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
-from grpo.report.evaluations import Interval, source_changes
-from grpo.report.panels import part_names
-from grpo.report.read import number
-from grpo.report.scale import shown, signed
+from grpo.evaluation.changes import SourceChange, source_changes, told
+from grpo.report.formats import bounds, shown, signed
+from grpo.row_values import Row, number, part_names
 
 if TYPE_CHECKING:
     from rich.console import Group
-
-Row = Mapping[str, Any]
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _ASCII_BLOCKS = "_.-:=+*#"
@@ -32,7 +29,7 @@ _TEXT_LIMIT = 600
 
 
 class Display(ABC):
-    """A view of a running training; a context manager that gives the terminal back when left."""
+    """What shows a running training; a context manager that leaves the terminal as it was."""
 
     def __enter__(self) -> Self:
         return self
@@ -44,7 +41,7 @@ class Display(ABC):
 
     @abstractmethod
     def phase(self, name: str) -> None:
-        """Say what the run is doing now: generate, score, update, sync, eval or checkpoint."""
+        """Show what the run is doing now: generate, score, update, sync, eval or checkpoint."""
 
     @abstractmethod
     def step(self, row: Row) -> None:
@@ -52,20 +49,20 @@ class Display(ABC):
 
     @abstractmethod
     def message(self, text: str) -> None:
-        """Say something to the person, above the live part."""
+        """Print a text, which may have several lines; a live display prints it above its own lines."""
 
     @abstractmethod
     def close(self) -> None:
-        """Give the terminal back. May be called more than once."""
+        """Stop drawing and leave the terminal usable. May be called more than once."""
 
     def completions(self, step: int, rows: Sequence[Row]) -> None:
         """Show a few completions of a step."""
         for row in rows:
             self.message("\n".join(completion_lines(step, row)))
 
-    def summary(self, rows: Sequence[Row], report: Path) -> None:
-        """Show held-out metrics before and after the run, and where the report lies."""
-        self.message("\n".join([*summary_lines(rows), f"report: {report}"]))
+    def summary(self, changes: Sequence[SourceChange], report: Path) -> None:
+        """Print the held-out metrics before and after the run, and the path of the report."""
+        self.message("\n".join([*summary_lines(changes), f"report: {report}"]))
 
 
 def make_display(total_steps: int, start_step: int, stream: TextIO | None = None) -> Display:
@@ -82,7 +79,7 @@ def make_display(total_steps: int, start_step: int, stream: TextIO | None = None
 
 
 class Pace:
-    """How long the rest of a run will take, from the times of its last rows."""
+    """Estimates how long the rest of a run will take, from the times at which its last steps ended."""
 
     def __init__(self, total_steps: int) -> None:
         self._total_steps = total_steps
@@ -90,7 +87,7 @@ class Pace:
         self._step_s: float | None = None
 
     def see(self, row: Row) -> None:
-        """Take notice of a finished step."""
+        """Note the row of metrics of a finished step."""
         self._step_s = number(row, "time/step_s")
         time_unix = number(row, "time_unix")
         if time_unix is not None:
@@ -106,7 +103,7 @@ class Pace:
         return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes:02}:{seconds:02}"
 
     def _each_s(self) -> float | None:
-        """Seconds a step over the last rows, pauses for evaluation included; else of the last step."""
+        """Mean seconds from step to step, evaluations between them included; after a single step its own time."""
         if len(self._seen) > 1 and self._seen[-1][0] > self._seen[0][0]:
             (first, start), (last, end) = self._seen[0], self._seen[-1]
             return max(0.0, end - start) / (last - first)
@@ -114,7 +111,7 @@ class Pace:
 
 
 class PlainDisplay(Display):
-    """One line a step, without control codes: for log files and pipes."""
+    """Prints one line for each step, without control codes: for log files and pipes."""
 
     def __init__(self, total_steps: int, start_step: int, stream: TextIO) -> None:
         self._total_steps = total_steps
@@ -123,7 +120,7 @@ class PlainDisplay(Display):
         self.message(f"steps {start_step + 1} to {total_steps}")
 
     def phase(self, name: str) -> None:
-        """Plain output says nothing of phases."""
+        """Do nothing: a line for each phase would be too many."""
 
     def step(self, row: Row) -> None:
         """Print the step's line, and one for each source that was evaluated in it."""
@@ -134,15 +131,15 @@ class PlainDisplay(Display):
             self.message(line)
 
     def message(self, text: str) -> None:
-        """Print a line at once."""
+        """Write a text to the stream without waiting for more."""
         print(visible(text, self._stream.encoding), file=self._stream, flush=True)
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: each line was written at once."""
 
 
 class LiveDisplay(Display):
-    """A few lines at the bottom of a terminal that follow the run; everything else scrolls above them."""
+    """Keeps a few lines at the bottom of the terminal up to date; everything that is printed scrolls above them."""
 
     def __init__(self, total_steps: int, start_step: int, console: Any) -> None:
         from rich.live import Live
@@ -166,11 +163,11 @@ class LiveDisplay(Display):
         self._live.start()
 
     def phase(self, name: str) -> None:
-        """Name the phase beside the bar."""
+        """Write the phase beside the progress bar."""
         self._bar.update(self._task, description=f"{name}  left {self._pace.left()}")
 
     def step(self, row: Row) -> None:
-        """Move the bar and renew the numbers."""
+        """Move the progress bar, show the step's numbers, and print a line for each source evaluated in it."""
         self._pace.see(row)
         reward = number(row, "reward/mean")
         self._rewards += [] if reward is None else [reward]
@@ -181,11 +178,11 @@ class LiveDisplay(Display):
             self.message(line)
 
     def message(self, text: str) -> None:
-        """Print above the live lines."""
+        """Print a text above the live lines."""
         self._console.print(visible(text, self._console.encoding), soft_wrap=True)
 
     def close(self) -> None:
-        """Stop refreshing; the last state stays on the screen."""
+        """Stop the live lines; what they last showed stays on the screen."""
         self._live.stop()
 
     def _view(self) -> Group:
@@ -200,7 +197,7 @@ class LiveDisplay(Display):
 
 
 def step_line(row: Row, total_steps: int, left: str) -> str:
-    """One step as one line, with every number in its own width so that lines stay aligned."""
+    """One step as one line, in which every number has a fixed width, so that lines stay aligned."""
     return "  ".join([_counter("step", row["step"], total_steps), *step_facts(row), f"left {left}"])
 
 
@@ -224,33 +221,35 @@ def evaluation_lines(row: Row, total_steps: int) -> list[str]:
     ]
 
 
-def summary_lines(rows: Sequence[Row]) -> list[str]:
-    """A small table for each source: metric, first evaluation, last evaluation, change."""
+def summary_lines(changes: Sequence[SourceChange]) -> list[str]:
+    """For each source a table of its first and last evaluation, and whether the change is more than chance."""
     lines: list[str] = []
-    for change in source_changes(rows):
+    for change in changes:
         lines.append(_table_line(change.source, "before", "after", "change"))
         for one in change.changes:
             before = "-" if one.before is None else shown(one.before, one.is_share)
             delta = "-" if one.before is None else signed(one.after - one.before, one.is_share)
             lines.append(_table_line(f"  {one.label}", before, shown(one.after, one.is_share), delta))
             if one.metric == "accuracy":
-                ends = (change.accuracy[0], change.accuracy[-1])
-                lines.append(_table_line("    95% interval", *(_bounds(interval) for interval in ends)))
+                lines.append(_interval_line(change))
+        lines += [f"  {told(change.paired)}"] if change.paired else []
     return lines
+
+
+def _interval_line(change: SourceChange) -> str:
+    """The intervals of both accuracies, and that of their difference where the verdicts were kept."""
+    ends = (change.accuracy[0].interval, change.accuracy[-1].interval)
+    before, after = ("-" if end is None else bounds(end) for end in ends)
+    paired = bounds(change.paired.difference, signs=True) if change.paired and change.paired.has_moved else ""
+    return _table_line("    95% interval", before, after, paired)
 
 
 def _table_line(label: str, before: str, after: str, change: str = "") -> str:
     return f"{label:<20}{before:>15}{after:>15}{change:>15}".rstrip()
 
 
-def _bounds(interval: Interval) -> str:
-    if interval.low is None or interval.high is None:
-        return "-"
-    return f"{100 * interval.low:.1f} to {100 * interval.high:.1f}"
-
-
 def completion_lines(step: int, row: Row) -> list[str]:
-    """One completion as text: what was asked, what was written, what it earned."""
+    """One completion as lines of text: its reward and outcome, the question, and what was written."""
     reward = number(row, "reward")
     earned = f"reward {'-' if reward is None else shown(reward)}  {row.get('outcome')}  gold {row.get('gold')}"
     text = str(row.get("text", ""))
@@ -274,15 +273,16 @@ def sparkline(values: Sequence[float], blocks: str = _BLOCKS) -> str:
 
 
 def visible(text: str, encoding: str | None = None) -> str:
-    """The text without characters that steer a terminal, and without what `encoding` cannot say.
+    """The text with control characters, and what `encoding` has no code for, replaced by a mark.
 
-    What a model writes must not reach a terminal as a command, nor stop the run.
+    A model may write a terminal's control codes, which must not be carried out, or characters that cannot be printed,
+    which must not end the run.
     """
-    kept = "".join("\N{REPLACEMENT CHARACTER}" if _steers(char) else char for char in text.expandtabs(4))
+    kept = "".join("\N{REPLACEMENT CHARACTER}" if _is_control(char) else char for char in text.expandtabs(4))
     return kept.encode(encoding or "utf-8", "replace").decode(encoding or "utf-8")
 
 
-def _steers(char: str) -> bool:
+def _is_control(char: str) -> bool:
     return char != "\n" and unicodedata.category(char) in ("Cc", "Cf", "Cs", "Zl", "Zp")
 
 

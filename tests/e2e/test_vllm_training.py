@@ -142,7 +142,7 @@ def test_the_checkpoint_answers_as_the_evaluation_did(trained: Trained, tmp_path
 
 def test_the_report_and_the_screen_tell_of_it(trained: Trained) -> None:
     report = (trained.folder / "report.html").read_text()
-    assert "<svg" in report
+    assert 'aria-label="Reward by step, first to last: reward ' in report
     assert f"report: {trained.folder / 'report.html'}" in trained.output
     assert f"step {STEPS}/{STEPS}" in trained.output
 

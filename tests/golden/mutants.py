@@ -27,6 +27,10 @@ def _objective_mutant(name: str, old: str, new: str, killer: str = "objectives")
     return _mutant(name, "objectives", old, new, killer)
 
 
+def _loop_mutant(name: str, old: str, new: str, killer: str) -> Mutant:
+    return Mutant(name, "grpo/rollout", old, new, f"tests/loop/test_{killer}.py")
+
+
 def _reward_mutant(name: str, room: str, old: str, new: str, killer: str) -> Mutant:
     return Mutant(name, f"rewards/{room}", old, new, f"tests/rewards/test_{killer}.py")
 
@@ -60,7 +64,9 @@ MUTANTS = (
     _objective_mutant("each token by itself", "tokens.sums(log_ratio)", "log_ratio"),
     _objective_mutant("engine for old policy", "logp - self.proximal_logp", "logp - self.sampler_logp"),
     _objective_mutant(
-        "one length for all", "self.completion.bincount()[self.completion]", "self.completion.bincount()[:1]"
+        "one length for all",
+        "return self.sums(torch.ones_like(self.advantage))",
+        "return self.sums(torch.ones_like(self.advantage))[:1]",
     ),
     _objective_mutant("sums of the neighbour", "totals[self.completion]", "totals[self.completion - 1]"),
     _objective_mutant(
@@ -105,35 +111,43 @@ MUTANTS = (
     _mutant(
         "charged for what came before",
         "advantages",
-        "accumulate(reversed(costs)))[::-1]",
-        "accumulate(costs))",
+        "np.cumsum(costs[::-1], dtype=np.float64)[::-1]",
+        "np.cumsum(costs, dtype=np.float64)",
         "advantages",
     ),
     _mutant(
-        "KL is a reward", "advantages", "reward - later for later", "reward + later for later", "compute_advantages"
+        "KL is a reward",
+        "advantages",
+        "(reward - one.total - mean) / deviation",
+        "(reward + one.total - mean) / deviation",
+        "compute_advantages",
     ),
     _mutant(
         "KL raises rewards",
         "advantages",
-        "[reward - math.fsum(row)",
-        "[reward + math.fsum(row)",
+        "tuple(value - charge.total for",
+        "tuple(value + charge.total for",
         "compute_advantages",
     ),
     _mutant(
-        "no baseline", "advantages", "group_mean(group.rewards), cost)", "group.rewards, cost)", "compute_advantages"
+        "no baseline",
+        "advantages",
+        "[group_mean(group.rewards) for group in groups], pulls",
+        "[group.rewards for group in groups], pulls",
+        "compute_advantages",
     ),
     _mutant(
         "dead groups shifted",
         "advantages",
-        "rows if any(any(row) for row in left) else left",
-        "rows",
+        "if is_dead(one.summary.rewards) else one",
+        "if False else one",
         "compute_advantages",
     ),
     _mutant(
         "each group is its own batch",
         "advantages",
-        "return _normalised([_returns(group, group.rewards, cost) for group, cost in zip(scored, costs, strict=True)])",
-        "return [_normalised([_returns(group, group.rewards, cost)])[0] for group, cost in zip(scored, costs)]",
+        "in zip(group.lengths, row, charge, strict=True)",
+        "in zip(group.lengths, row, charge, strict=True) if group is groups[0]",
         "compute_advantages",
     ),
     _mutant("population deviation", "advantages", "/ (len(centred) - 1)", "/ len(centred)", "advantages"),
@@ -153,7 +167,11 @@ MUTANTS = (
     ),
     _mutant("wrong sign of the advantage", "advantages", "[reward - mean for", "[mean - reward for", "advantages"),
     _mutant(
-        "any reward passes", "advantages", "if not all(math.isfinite", "if False and all(math.isfinite", "advantages"
+        "any reward passes",
+        "advantages",
+        "if not all(math.isfinite(reward)",
+        "if False and all(math.isfinite(reward)",
+        "advantages",
     ),
     _mutant(
         "no opinion is a bad one",
@@ -181,8 +199,8 @@ MUTANTS = (
     _mutant(
         "each group has a deviation of its own",
         "advantages",
-        "zip(scored, sums, pulls, strict=True)",
-        "zip(scored, sums, pulls, strict=True)\n        for deviation in [batch_deviation(row)]",
+        "in zip(groups, sums, pulls, strict=True)",
+        "in zip(groups, sums, pulls, strict=True) for deviation in [batch_deviation(row)]",
         "compute_advantages",
     ),
     _mutant(
@@ -322,14 +340,14 @@ MUTANTS = (
     _mutant(
         "dead groups not counted",
         "batching",
-        "lengths = [len(one.token_ids) for credited in credited_groups for one",
-        "lengths = [len(one.token_ids) for credited in credited_groups if not credited.is_dead for one",
+        "lengths += [credited.summary.lengths[index] for index in learnt]",
+        "lengths += [credited.summary.lengths[index] for index in learnt if not credited.is_dead]",
         "batch",
     ),
     _mutant(
         "dead groups have no KL", "batching", '(settings.kl_weight and settings.kl_in == "loss")', "False", "batch"
     ),
-    _mutant("dead groups have no entropy", "batching", " and not settings.entropy_weight:", ":", "batch"),
+    _mutant("dead groups have no entropy", "batching", " or settings.entropy_weight > 0", "", "batch"),
     _mutant(
         "dead groups kept for a KL in the reward",
         "batching",
@@ -340,40 +358,54 @@ MUTANTS = (
     _mutant(
         "completions lost in a cut",
         "batching",
-        "taken, used = [], 0\n        taken",
-        "taken, used = [], 0\n            continue\n        taken",
+        "taken, used = [], summary.prompt_tokens\n        taken",
+        "taken, used = [], summary.prompt_tokens\n            continue\n        taken",
         "batch",
     ),
     _mutant(
-        "a tree lost in the balance",
+        "a piece lost in the balance",
         "batching",
-        "sorted(trees, key=cost, reverse=True)",
-        "sorted(trees, key=cost, reverse=True)[1:]",
-        "batch",
+        "sorted(pieces, key=lambda piece: piece.cost, reverse=True)",
+        "sorted(pieces, key=lambda piece: piece.cost, reverse=True)[1:]",
+        "balance",
     ),
-    _mutant("the cheapest first", "batching", "key=cost, reverse=True", "key=cost", "batch"),
-    _mutant("cost ignored", "batching", "lambda index: costs[index]", "lambda index: -room[index]", "batch"),
-    _mutant("budget ignored", "batching", "if room[index] >= tree.num_tokens or not bins[index]", "", "batch"),
-    _mutant("some ranks have more to do", "batching", "num += num_ranks", "num += 1", "batch"),
+    _mutant(
+        "the cheapest first",
+        "batching",
+        "sorted(pieces, key=lambda piece: piece.cost, reverse=True)",
+        "sorted(pieces, key=lambda piece: piece.cost)",
+        "balance",
+    ),
+    _mutant("cost ignored", "batching", "(cost + piece.cost, index,", "(cost + piece.num_tokens, index,", "balance"),
+    _mutant(
+        "budget ignored", "batching", "while queue and queue[0][2] < piece.num_tokens and", "while False and", "balance"
+    ),
+    _mutant(
+        "some ranks have more to do",
+        "batching",
+        "most = num_ranks * math.ceil(len(packed) / num_ranks)",
+        "most = len(packed)",
+        "balance",
+    ),
     _mutant(
         "predictors one late",
         "batching",
-        "*range(len(ids), len(ids) + len(inputs))",
-        "*range(len(ids) + 1, len(ids) + len(inputs) + 1)",
+        "np.arange(start - 1, start + length)",
+        "np.arange(start, start + length + 1)",
         "packing",
     ),
     _mutant(
         "predicted by the branch before",
         "batching",
-        "predictors += [prompt_end,",
-        "predictors += [len(ids) - 1,",
+        "found[-1][0] = shape.start + shape.prompt_length - 1",
+        "pass",
         "packing",
     ),
     _mutant(
         "positions count the whole row",
         "batching",
-        "range(length, length + len(inputs))",
-        "range(len(positions), len(positions) + len(inputs))",
+        "*((shape.prompt_length, one) for one in",
+        "*((shape.start + shape.prompt_length, one) for one in",
         "packing",
     ),
     _mutant(
@@ -386,8 +418,8 @@ MUTANTS = (
     _mutant(
         "completions of another's length",
         "batching",
-        "repeat_interleave(torch.tensor(lengths,",
-        "repeat_interleave(torch.tensor(lengths[::-1],",
+        "return np.repeat(np.asarray(values), lengths)",
+        "return np.repeat(np.asarray(values), lengths[::-1])",
         "packing",
     ),
     _mutant(
@@ -405,7 +437,7 @@ MUTANTS = (
         "policy_update",
     ),
     _mutant(
-        "mean for sum", "policy", "self._objective(tokens)).sum()", "self._objective(tokens)).mean()", "policy_update"
+        "mean for sum", "policy", "self.objective(tokens)).sum()", "self.objective(tokens)).mean()", "policy_update"
     ),
     _mutant(
         "denominator of the micro-batch",
@@ -417,8 +449,8 @@ MUTANTS = (
     _mutant(
         "sampler as old policy",
         "policy",
-        "proximal_logps = _with_gap_counted(logps.detach(), packed, tally)",
-        "proximal_logps = _with_gap_counted(packed.sampler_logps, packed, tally)",
+        "return Frozen(logps.detach(), None)",
+        "return Frozen(packed.sampler_logps, None)",
         "policy_update",
     ),
     _mutant(
@@ -431,20 +463,22 @@ MUTANTS = (
     _mutant(
         "a later batch is its own old policy",
         "policy",
-        "known.append([_with_gap_counted(each, one, tally) for each, one in zip(logps, packed, strict=True)])",
-        "known.append([None for _ in packed])",
+        "known[index] = self._freeze(packed, *found, sums)",
+        "self._freeze(packed, *found, sums)",
         "policy_update",
     ),
     _mutant("masked counts as clipped", "policy", " & (trust != 0)", "", "policy_update"),
     _mutant(
         "all groups in each mini-batch",
         "batching",
-        "[credited_groups[first :: settings",
-        "[credited_groups[0 :: settings",
+        "credited_groups[first :: settings.mini_batches]",
+        "credited_groups[0 :: settings.mini_batches]",
         "batch",
     ),
     _mutant("correction dropped", "policy", "shares * trust * self", "shares * self", "policy_update"),
-    _mutant("dead tokens count as clipped", "policy", " & (packed.advantages != 0)", "", "policy_update"),
+    _mutant(
+        "dead tokens count as clipped", "policy", "clipped=(clipped & taught).sum()", "clipped=clipped.sum()", "metrics"
+    ),
     _mutant("no weight for the KL", "policy", "settings.kl_weight * (shares * kl)", "(shares * kl)", "policy_update"),
     _mutant("the KL has no gradient", "policy", "coefficients = coefficients + torch", "torch", "policy_update"),
     _mutant(
@@ -460,41 +494,41 @@ MUTANTS = (
     _mutant(
         "no weight for what a KL costs",
         "policy",
-        "torch.split(self._settings.update.kl_weight * kl,",
+        "torch.split(self.settings.update.kl_weight * kl,",
         "torch.split(kl,",
         "policy_update",
     ),
     _mutant(
         "sampling temperature forgotten",
         "policy",
-        "logps, entropies = self._network.logprobs(packed, self._settings.rollout.temperature)",
-        "logps, entropies = self._network.logprobs(packed, 1.0)",
+        "self.network.logprobs(packed, self.settings.rollout.temperature, entropy=wants_entropy)",
+        "self.network.logprobs(packed, 1.0, entropy=wants_entropy)",
         "policy_update",
     ),
     _mutant(
         "costs without temperature",
         "policy",
-        "logps, _ = self._network.logprobs(packed, self._settings.rollout.temperature)",
-        "logps, _ = self._network.logprobs(packed, 1.0)",
+        "logps, _ = self.network.logprobs(packed, self.settings.rollout.temperature)",
+        "logps, _ = self.network.logprobs(packed, 1.0)",
         "policy_update",
     ),
     _mutant(
         "reference without temperature",
         "policy",
-        "reference.logprobs(packed, self._settings.rollout.temperature)",
+        "reference.logprobs(packed, self.settings.rollout.temperature)",
         "reference.logprobs(packed, 1.0)",
         "policy_update",
     ),
     _mutant(
         "the reference stays",
         "policy",
-        "if self._reference is not None and is_due(",
-        "if self._reference is None and is_due(",
+        "if self.reference is not None and is_due(",
+        "if self.reference is None and is_due(",
         "policy_update",
     ),
     _mutant("a moved reference is not saved", "policy", " | self._moved_reference()", "", "policy_update"),
     _mutant("bad gradients pass", "policy", "if not skipped:", "if True:", "policy_update"),
-    _mutant("bad gradients stay", "policy", "self._optimiser.zero_grad(set_to_none=True)", "pass", "policy_update"),
+    _mutant("bad gradients stay", "policy", "self.optimiser.zero_grad(set_to_none=True)", "pass", "policy_update"),
     _mutant("warm-up from nothing", "policy", "settings.lr * (step + 1)", "settings.lr * step", "policy_update"),
     _mutant("gains decay", "policy", '"weight_decay": 0.0}', '"weight_decay": settings.weight_decay}', "policy_update"),
     _mutant("loss summed over passes", "policy", '["loss"] / self._num_passes', '["loss"]', "metrics"),
@@ -502,6 +536,13 @@ MUTANTS = (
         "gap of the other direction", "policy", "(torch.exp(gap) - gap - 1)", "(torch.exp(-gap) + gap - 1)", "metrics"
     ),
     _mutant("ties go to the right answer", "evaluation", "/ len(leaders)", "/ 1", "statistics"),
+    _mutant("McNemar on one side", "evaluation", "2 * tail / (1 << num)", "tail / (1 << num)", "statistics"),
+    _mutant("McNemar beyond the tail", "evaluation", "min(gained, lost) + 1)", "min(gained, lost))", "statistics"),
+    _mutant("McNemar of completions", "evaluation", "if is_single else None", "if ids else None", "statistics"),
+    _mutant("problems by any", "evaluation", "sum(after[name]) / len(", "any(after[name]) or len(", "statistics"),
+    _mutant("an interval of 90 %", "evaluation", "[0.025, 0.975]", "[0.05, 0.95]", "statistics"),
+    _mutant("interval decides", "evaluation", "self.p_value < _SIGNIFICANT", "self.difference.low > 0", "statistics"),
+    _mutant("problems of one side count", "evaluation", "if name in after]", "]", "statistics"),
     _reward_mutant("short wrong answers are paid", "parts", "else min(0.0, value)", "else value", "reward_length"),
     _reward_mutant(
         "cosine not clamped",
@@ -616,4 +657,64 @@ MUTANTS = (
         "math.cos(math.pi * progress / 2)",
         "learning_rate",
     ),
+    _mutant(
+        "the KL is charged before",
+        "advantages",
+        "worth = _OF_GROUPS[advantage](group.rewards)",
+        "worth = _OF_GROUPS[advantage]([r - c.total for r, c in zip(group.rewards, _charged(group, charges))])",
+        "compute_advantages",
+    ),
+    _mutant(
+        "a group without a signal is charged",
+        "advantages",
+        "if any(worth) else tuple(worth)",
+        "if True else tuple(worth)",
+        "compute_advantages",
+    ),
+    _mutant(
+        "all costs for all tokens",
+        "advantages",
+        "credited.charge_scale * (one[0] - one)",
+        "credited.charge_scale * 0 * one",
+        "compute_advantages",
+    ),
+    _mutant(
+        "the spread inside completions forgotten", "advantages", "part.squares + part.count", "part.count", "advantages"
+    ),
+    _mutant(
+        "truncated completions count", "batching", 'if not (leaves_out and finish == "length")', "if True", "batch"
+    ),
+    _mutant("the ranks keep their turns", "batching", "(each if number % 2 == 0 else each[::-1])", "each", "balance"),
+    _mutant(
+        "a reference asked in each pass",
+        "policy",
+        "frozen = frozen or self._freeze(packed, logps, entropies, sums)",
+        "frozen = self._freeze(packed, logps, entropies, sums)",
+        "policy_update",
+    ),
+    _mutant("the gap of all tokens", "policy", "gap = torch.where(taught, gap, 0.0)", "pass", "metrics"),
+    _mutant("weights leave in the trainer's type", "policy", "tensor.detach().to(dtype)", "tensor.detach()", "export"),
+    _mutant(
+        "a shard is written before its last tensor",
+        "policy",
+        "if len(waiting[file]) == len(shards.filename_to_tensors[file]):",
+        "if len(waiting[file]) == max(1, len(shards.filename_to_tensors[file]) - 1):",
+        "export",
+    ),
+    _mutant(
+        "tied tensors written twice",
+        "policy",
+        "if name not in network.model.all_tied_weights_keys\n    }",
+        "}",
+        "export",
+    ),
+    _loop_mutant("promised room is forgotten", ".free - _num_promised(place) >", ".free >", "transfer_room"),
+    _loop_mutant("what is written counts twice", "promised - _num_written(folder)", "promised", "transfer_room"),
+    _loop_mutant(
+        "a stop string's last token is cut off", "ended, new.shape[1], self", "ended, new.shape[1] - 1, self", "engines"
+    ),
+    _loop_mutant(
+        "stop strings looked for in the prompt", "self._stops(new, scores)", "self._stops(input_ids, scores)", "engines"
+    ),
+    _loop_mutant("an aborted completion is whole", 'one.finish == "abort"', "one.finish is None", "engines"),
 )

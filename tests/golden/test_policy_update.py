@@ -319,6 +319,40 @@ def test_a_correction_weighs_the_gradient(tiny_model: Path) -> None:
         torch.testing.assert_close(found, other, rtol=0, atol=1e-7)
 
 
+# What waits for the device
+
+READS = ("item", "tolist", "__float__", "__int__", "__bool__", "cpu", "numpy", "nonzero", "__index__")
+"""What makes a CUDA device finish before the host goes on."""
+
+
+def reads_of_an_update(policy: Policy, batch: Batch, monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How often values are read out of tensors in one step."""
+    seen: Counter[str] = Counter()
+    with monkeypatch.context() as patch:
+        for name in READS:
+            original = getattr(Tensor, name)
+
+            def watched(self: Tensor, *arguments: Any, name: str = name, original: Any = original) -> Any:
+                seen[name] += 1
+                return original(self, *arguments)
+
+            patch.setattr(Tensor, name, watched)
+        policy.update(batch)
+    return seen
+
+
+def test_no_micro_batch_is_waited_for(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Values are read out of tensors as often for six micro-batches as for one: at the end of the step."""
+    changes: dict[str, Any] = {"kl_weight": 0.1, "entropy_weight": 0.01, "objective": "gspo", "correction": "tis"}
+    reads = []
+    for copies in (1, 6):
+        batch = Batch((tuple(trees()),) * copies, NUM_TOKENS, has_signal=True)
+        policy = make_policy(tiny_model, inner_epochs=2, **changes)
+        reads.append(reads_of_an_update(policy, batch, monkeypatch))
+    assert reads[0] == reads[1]
+    assert reads[0]
+
+
 # A KL in the reward
 
 

@@ -66,7 +66,8 @@ def test_the_first_living_ones_are_kept_in_the_order_of_the_problems() -> None:
 def test_too_few_living_ones_are_all_there_are() -> None:
     drawn = fill(*DRAWN[:3])
     assert (names(drawn.kept), names(drawn.surplus), names(drawn.dead)) == ("b", "", "ac")
-    assert fill(flat("a")) == Selection((), (), (flat("a"),))
+    lone = flat("a")
+    assert fill(lone) == Selection((), (), (lone,))
 
 
 def test_with_one_round_all_is_kept() -> None:

@@ -7,7 +7,17 @@ from itertools import combinations
 
 import pytest
 
-from grpo.evaluation.estimates import Z95, majority_correct, mean_accuracy, pass_at_k, wilson
+from grpo.evaluation.estimates import (
+    Z95,
+    Interval,
+    majority_correct,
+    mcnemar,
+    mean_accuracy,
+    mean_change,
+    paired_change,
+    pass_at_k,
+    wilson,
+)
 
 
 def test_the_normal_quantile() -> None:
@@ -93,3 +103,82 @@ def test_pass_at_k_by_hand() -> None:
 )
 def test_majority(answers: list[str | None], correct: list[bool], expected: float) -> None:
     assert majority_correct(answers, correct) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("gained", "lost", "expected"),
+    [
+        (18, 2, 2 * (1 + 20 + 190) / 2**20),  # 0.0004
+        (7, 1, 2 * (1 + 8) / 2**8),  # 0.0703
+        (3, 1, 2 * (1 + 4) / 2**4),
+        (6, 0, 2 / 2**6),
+        (1, 0, 1.0),
+        (5, 5, 1.0),  # twice the tail would be more than 1
+        (0, 0, 1.0),
+    ],
+)
+def test_mcnemar_is_twice_the_tail_of_fair_coins(gained: int, lost: int, expected: float) -> None:
+    assert mcnemar(gained, lost) == pytest.approx(expected, rel=1e-12)
+    assert mcnemar(lost, gained) == pytest.approx(expected, rel=1e-12)
+
+
+def test_mcnemar_of_thousands_of_problems() -> None:
+    # 2^1200 is beyond a float; all on one side: 2 / 2^1200.
+    assert mcnemar(1200, 0) == 0.0
+    assert 0.9 < mcnemar(2500, 2498) <= 1.0
+
+
+def test_the_bootstrap_of_few_problems_is_plain_counting() -> None:
+    # Of three problems one rose. A resample's mean is a third of Binomial(3, 1/3): 8, 12, 6 and 1 of 27 for 0, 1/3,
+    # 2/3 and 1. The lowest 2.5 % lie at 0; up to 2/3 there are 26/27 = 96.3 %, so that 97.5 % are reached at 1.
+    assert mean_change([1.0, 0.0, 0.0]) == Interval(pytest.approx(1 / 3), 0.0, 1.0)
+    # Two changes that cancel: -1/2, 0 and 1/2 in 1, 2 and 1 of 4.
+    assert mean_change([0.5, -0.5]) == Interval(0.0, -0.5, 0.5)
+
+
+def test_the_bootstrap_of_many_problems_is_normal() -> None:
+    # 18 gained, 2 lost, 180 as before: 0.08, standard error sqrt((20 / 200 - 0.08^2) / 200) = 0.021633; the bootstrap
+    # moves in steps of 1 / 200.
+    found = mean_change([1.0] * 18 + [-1.0] * 2 + [0.0] * 180)
+    assert found.value == pytest.approx(0.08)
+    assert found.low == pytest.approx(0.08 - Z95 * 0.021633, abs=0.005)
+    assert found.high == pytest.approx(0.08 + Z95 * 0.021633, abs=0.005)
+    assert found == mean_change([1.0] * 18 + [-1.0] * 2 + [0.0] * 180)  # the seed is fixed
+
+
+def test_problems_are_paired_by_their_ids() -> None:
+    before = {"a": [True], "b": [False], "gone": [True], "c": [False]}
+    after = {"c": [False], "b": [True], "a": [True], "new": [False]}
+    found = paired_change(before, after)
+    assert found is not None
+    assert (found.num_problems, found.gained, found.lost) == (3, ("b",), ())
+    assert (found.num_right, found.num_wrong) == (1, 1)
+    assert found.difference.value == pytest.approx(1 / 3)
+    assert found.p_value == 1.0
+    assert paired_change({"a": [True]}, {"b": [True]}) is None
+
+
+def test_several_completions_are_compared_by_their_problems_means() -> None:
+    # Means 1/4 -> 3/4, 1 -> 1/2 and 0 -> 0: the mean change is 0, with one problem gained and one lost.
+    before = {"a": [True, False, False, False], "b": [True] * 4, "c": [False] * 4}
+    after = {"a": [True, True, True, False], "b": [True, True, False, False], "c": [False] * 4}
+    found = paired_change(before, after)
+    assert found is not None
+    assert (found.gained, found.lost, found.num_right, found.num_wrong) == (("a",), ("b",), 0, 1)
+    assert found.p_value is None
+    # Resamples of 1/2, -1/2 and 0: three times the same one is 1/27 = 3.7 % for each end.
+    assert found.difference == Interval(0.0, -0.5, 0.5)
+    assert not found.is_significant
+
+
+def test_where_there_is_an_exact_test_it_decides() -> None:
+    # 5 of 100 gained and none lost: the bootstrap's interval is off 0, the test says 2 / 2^5 = 0.0625.
+    before = {str(i): [False] for i in range(100)}
+    found = paired_change(before, before | {str(i): [True] for i in range(5)})
+    assert found is not None
+    assert found.difference.low > 0
+    assert found.p_value == 0.0625
+    assert not found.is_significant
+    found = paired_change(before, before | {str(i): [True] for i in range(6)})
+    assert found is not None
+    assert found.is_significant

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,8 @@ import torch
 from groups import branch_of, completion_of, learnt_by, prompt_of, tree_of
 from ranks import on_two_ranks
 
-from grpo.parallel.world import SoleWorld, World, join_world, ranks_agree
+from grpo.parallel import world as world_module
+from grpo.parallel.world import DistributedWorld, SoleWorld, World, join_world, ranks_agree
 from grpo.phases import PhaseClock
 from grpo.policy.policy import Policy, PolicySettings
 from grpo.recipe.sections import ModelSection, RolloutSection, UpdateSection
@@ -24,6 +27,7 @@ from rewards.spec import RewardSpec
 END = 0
 MAX_NEW_TOKENS = 8
 REWARDS = (RewardSpec(name="correctness"), RewardSpec(name="format", weight=0.3))
+
 
 # Adding and collecting
 
@@ -47,6 +51,7 @@ def add_and_collect(world: World, folder: Path) -> dict[str, Any]:
 
     found["one each"] = world.gather(f"from {world.rank}")
     found["on the first"] = world.gather(world.gather_on_first(world.rank))
+    found["on the node"] = world.gather_on_node(f"from {world.local_rank}")
     found["the first's"] = world.broadcast(f"from {world.rank}")
     found["handed over"] = world.gather(world.exchange([f"{world.rank} to 0", ("x" * 5 * world.rank, {"to": 1})]))
     if world.rank == 0:
@@ -72,6 +77,7 @@ def test_what_ranks_add_and_collect(tmp_path: Path) -> None:
         "kept": ["a", ("b", {"c": 1.5}), None],
         "one each": ["from 0", "from 1"],
         "on the first": [[0, 1], []],
+        "on the node": ["from 0", "from 1"],
         "the first's": "from 0",
         "handed over": [["0 to 0", "1 to 0"], [("", {"to": 1}), ("xxxxx", {"to": 1})]],
         "agree": [True, False],  # the next number after 0.1 is another number
@@ -253,3 +259,88 @@ def test_a_process_alone_is_a_world(monkeypatch: pytest.MonkeyPatch) -> None:
     world.sum_gradients([parameter])
     assert parameter.grad.tolist() == [1.0, 2.0]
     assert ranks_agree(world, 0.3)
+
+
+# How ranks meet
+
+
+class Recorder:
+    """Stands for `torch.distributed`: remembers what it was asked, and gives nothing back."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = []
+        self.distributed_c10d = self
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        def record(*arguments: Any, **options: Any) -> Any:
+            self.calls.append((name, arguments, options))
+            return f"group {len(self.calls)}"
+
+        return record
+
+    def options_of(self, name: str) -> list[dict[str, Any]]:
+        return [options for called, _, options in self.calls if called == name]
+
+
+@pytest.fixture
+def recorded(monkeypatch: pytest.MonkeyPatch) -> Recorder:
+    """The second of four ranks, two of which are on each node."""
+    numbers = {"RANK": "1", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}
+    for name, value in numbers.items():
+        monkeypatch.setenv(name, value)
+    recorder = Recorder()
+    monkeypatch.setattr(world_module, "distributed", recorder)
+    return recorder
+
+
+def test_every_wait_but_for_gradients_is_over_gloo_and_bounded(recorded: Recorder) -> None:
+    """NCCL's own limit, ten minutes, would hold for all that the first rank does alone."""
+    device, limit = torch.device("cuda", 1), timedelta(seconds=77)
+    world = DistributedWorld(device, timeout_s=77)
+    [(_, (backend,), joined)] = [call for call in recorded.calls if call[0] == "init_process_group"]
+    assert (backend, joined) == ("nccl", {"timeout": limit, "device_id": device})
+    groups = recorded.options_of("new_group")
+    assert len(groups) == 3  # for objects, and one for each node
+    assert all(group["backend"] == "gloo" and group["timeout"] == limit for group in groups)
+    recorded.calls.clear()
+    world.barrier()
+    world.node_barrier()
+    world.sum([1.0])
+    world.gather("x")
+    world.gather_on_first("x")
+    world.broadcast("x")
+    assert len(recorded.calls) == 6
+    objects, node = "group 2", "group 3"
+    assert [options["group"] for _, _, options in recorded.calls] == [objects, node, *[objects] * 4]
+
+
+def test_after_an_error_the_groups_are_aborted_and_nobody_is_waited_for(recorded: Recorder) -> None:
+    with pytest.raises(RuntimeError, match="on purpose"), DistributedWorld(torch.device("cpu")):
+        raise RuntimeError("on purpose")
+    assert recorded.options_of("_abort_process_group")
+    assert not recorded.options_of("destroy_process_group")
+
+
+def test_at_the_end_the_groups_are_destroyed(recorded: Recorder) -> None:
+    with DistributedWorld(torch.device("cpu")):
+        pass
+    assert recorded.options_of("destroy_process_group")
+    assert not recorded.options_of("_abort_process_group")
+
+
+def fail_or_wait(world: World) -> str:
+    """One rank fails while the other one waits for it."""
+    if world.rank == 1:
+        os._exit(3)
+    began = time.monotonic()
+    try:
+        world.barrier()
+    except RuntimeError:
+        return f"noticed {time.monotonic() - began < 20}"
+    return "not noticed"
+
+
+def test_a_rank_that_is_gone_is_noticed_in_seconds(tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match=r"exit codes of the ranks"):
+        on_two_ranks(tmp_path / "ranks", fail_or_wait)
+    assert torch.load(tmp_path / "ranks" / "0.pt", weights_only=False) == "noticed True"

@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 ROOMS = (
-    ("errors", "phases", "records", "rows"),
+    ("errors", "phases", "records", "rows", "row_values"),
     ("objectives",),
     ("advantages",),
     ("recipe", "parallel"),
@@ -108,3 +108,13 @@ def test_no_file_is_called_like_a_library() -> None:
     taken = (set(sys.stdlib_module_names) | installed) - {"grpo", "rewards", "data", "tests", "launch"}
     shadows = [str(file.relative_to(ROOT)) for file in python_files("grpo", "rewards", "data") if file.stem in taken]
     assert not shadows
+
+
+def test_a_class_has_one_place() -> None:
+    """Two classes of one name are two answers to "what is an `Interval`?"."""
+    places: dict[str, list[str]] = {}
+    for file in python_files("grpo"):
+        for node in ast.parse(file.read_text()).body:
+            if isinstance(node, ast.ClassDef) and room_of(file) != "bench":
+                places.setdefault(node.name, []).append(str(file.relative_to(ROOT)))
+    assert {name: found for name, found in places.items() if len(found) > 1} == {}

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from groups import prompt_of
@@ -85,7 +88,7 @@ class EchoEngine:
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[tuple[int, tuple[Written, ...]]]:
         self.asked += requests
         for number, request in reversed(list(enumerate(requests))):
-            written = tuple(Written((request.token_ids[0],), (-0.5,), "stop") for _ in request.seeds)
+            written = tuple(Written(request.token_ids[:1], np.array([-0.5], np.float32), "stop") for _ in request.seeds)
             yield number, written
 
 
@@ -111,6 +114,7 @@ def draw(
     *,
     prompts: PromptSet | None = None,
     engine: EchoEngine | None = None,
+    world: SoleWorld | None = None,
 ) -> DrawnGroups:
     prompts = prompts or prompt_set()
     rollouts = Rollouts(engine or EchoEngine(), LoadedOnce(), str, 0, PhaseClock())  # type: ignore[arg-type]
@@ -119,7 +123,7 @@ def draw(
         prompts,
         rollouts,
         OracleScorer(living),  # type: ignore[arg-type]
-        SoleWorld(torch.device("cpu")),
+        world or SoleWorld(torch.device("cpu")),
         Sampling(1.0, 8, (0,)),
         3,
         select_all if prompts.max_rounds == 1 else fill,
@@ -168,7 +172,52 @@ def test_a_problems_completions_are_the_same_in_every_round() -> None:
     draw(7, [], prompts=prompt_set(per_step=12, max_rounds=1), engine=at_once)
     draw(7, [], engine=in_rounds)
     assert len(in_rounds.asked) == 12
-    assert in_rounds.asked == at_once.asked
+    asked, expected = ([(one.token_ids.tolist(), one.seeds) for one in each.asked] for each in (in_rounds, at_once))
+    assert asked == expected
+
+
+class Eavesdropper(SoleWorld):
+    """A world that remembers how much it was given to tell other ranks."""
+
+    def __init__(self) -> None:
+        super().__init__(torch.device("cpu"))
+        self.num_bytes = 0
+
+    def interleave(self, items: Sequence[Any]) -> list[Any]:
+        self.num_bytes += len(pickle.dumps(items))
+        return super().interleave(items)
+
+
+class LongEngine(EchoEngine):
+    """Each of its completions has so many tokens."""
+
+    def __init__(self, num_tokens: int) -> None:
+        super().__init__()
+        self._num_tokens = num_tokens
+
+    def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[tuple[int, tuple[Written, ...]]]:
+        for number, written in super().generate(requests, sampling):
+            yield number, tuple(self._longer(one) for one in written)
+
+    def _longer(self, written: Written) -> Written:
+        return replace(
+            written,
+            token_ids=np.resize(written.token_ids, self._num_tokens),
+            logps=np.resize(written.logps, self._num_tokens),
+        )
+
+
+def told_to_other_ranks(num_tokens: int) -> int:
+    world = Eavesdropper()
+    draw(7, WINDOW, engine=LongEngine(num_tokens), world=world)
+    return world.num_bytes
+
+
+def test_no_tokens_and_no_texts_are_told_to_other_ranks() -> None:
+    """Some hundred bytes a completion, whether it has eight tokens or eight thousand."""
+    short, long = told_to_other_ranks(8), told_to_other_ranks(8192)
+    assert 0 < long < 1.1 * short
+    assert long < 300 * PER_STEP * 3
 
 
 # What whole runs do.

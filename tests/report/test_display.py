@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from grpo.evaluation.changes import source_changes
 from grpo.run.screen import Display, LiveDisplay, Pace, PlainDisplay, make_display, sparkline, visible
 
 ROW: dict[str, Any] = {
@@ -92,7 +93,7 @@ def test_an_evaluation_has_its_own_line() -> None:
 
 def test_summary_before_and_after() -> None:
     stream = io.StringIO()
-    make_display(80, 0, stream).summary([BEFORE, ROW, AFTER], Path("runs/a/report.html"))
+    make_display(80, 0, stream).summary(source_changes([BEFORE, ROW, AFTER]), Path("runs/a/report.html"))
     assert stream.getvalue().splitlines()[1:] == [
         "gsm8k                        before          after         change",
         "  accuracy                    12.5%          50.0%   +37.5 points",
@@ -101,6 +102,34 @@ def test_summary_before_and_after() -> None:
         "  length (tokens)              80.0           31.0          \u221249.0",
         "report: runs/a/report.html",
     ]
+
+
+def test_the_summary_says_what_follows_from_the_verdicts() -> None:
+    # 40 problems: 5 right before, 20 after; 16 gained and 1 lost: 2 (1 + 17) / 2^17 = 0.00027.
+    held_out = [
+        {"step": step, "source": "gsm8k", "problem_id": str(i), "index": 0, "outcome": "correct" if right else "wrong"}
+        for step, span in ((0, range(5)), (80, range(1, 21)))
+        for i in range(40)
+        for right in [i in span]
+    ]
+    stream = io.StringIO()
+    make_display(80, 0, stream).summary(source_changes([BEFORE, ROW, AFTER], held_out), Path("report.html"))
+    lines = stream.getvalue().splitlines()[1:]
+    assert lines[2] == "    95% interval        5.0 to 20.0   40.0 to 60.0 +20.0 to +55.0"
+    assert lines[5:] == [
+        "  16 of 40 problems gained, 1 lost. This is more than chance (p = 0.00027, exact McNemar test).",
+        "report: report.html",
+    ]
+
+
+def test_where_no_problem_moved_there_is_no_interval_of_the_change() -> None:
+    row = {"source": "gsm8k", "problem_id": "a", "index": 0, "outcome": "wrong"}
+    held_out = [row | {"step": step} for step in (0, 80)]
+    stream = io.StringIO()
+    make_display(80, 0, stream).summary(source_changes([BEFORE, ROW, AFTER], held_out), Path("report.html"))
+    lines = stream.getvalue().splitlines()[1:]
+    assert lines[2] == "    95% interval        5.0 to 20.0   40.0 to 60.0"
+    assert lines[5] == "  0 of 1 problems gained, 0 lost. Nothing shows that training changed anything here."
 
 
 def test_completions_cannot_steer_a_terminal() -> None:

@@ -4,19 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 import transformers
 from safetensors.torch import load_file
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer, LogitsProcessor, LogitsProcessorList
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LogitsProcessor,
+    LogitsProcessorList,
+    StoppingCriteria,
+    StoppingCriteriaList,
+    StopStringCriteria,
+)
 
 from grpo.recipe.sections import RolloutSection
+from grpo.records import Floats, TokenIds
 from grpo.rollout.engines.protocol import Request, Sampling, Written, derive_seed
+from grpo.rollout.engines.tensor_names import tensor_names, weight_files
 
 
 class TransformersEngine:
-    """Slow and dependable. Completions of one request are one batch, drawn from one seeded generator."""
+    """Needs nothing that is hard to install, and is slow: completions of one request are one batch, drawn from one
+    seeded generator, and the next request waits for it."""
 
     def __init__(self, folder: Path, settings: RolloutSection, *, device: torch.device) -> None:
         dtype = getattr(torch, settings.dtype)
@@ -27,38 +40,39 @@ class TransformersEngine:
         self.description = {"name": "transformers", "version": transformers.__version__}
 
     def load(self, folder: Path) -> None:
-        tensors: dict[str, Tensor] = {}
-        for file in sorted(folder.glob("*.safetensors")):
-            tensors |= load_file(file)
-        left = self._model.load_state_dict(tensors, strict=False)
-        tied = set(self._model.all_tied_weights_keys)
-        missing = set(left.missing_keys) - tied
-        if missing or left.unexpected_keys:
+        own, stored = set(self._model.state_dict()), tensor_names(folder)
+        missing = own - stored - set(self._model.all_tied_weights_keys)
+        if missing or stored - own:
             raise ValueError(
                 f"weights={folder}: not the model's set of tensors; missing {sorted(missing)}, "
-                f"unknown {sorted(left.unexpected_keys)}"
+                f"unknown {sorted(stored - own)}"
             )
+        for file in weight_files(folder):
+            self._model.load_state_dict(load_file(file), strict=False)
 
     @torch.inference_mode()
-    def logprobs(self, token_ids: Sequence[Sequence[int]]) -> list[list[float]]:
+    def logprobs(self, token_ids: Sequence[TokenIds]) -> list[Floats]:
         answers = []
         for ids in token_ids:
-            row = torch.tensor([list(ids)], device=self._device)
+            row = torch.tensor(np.asarray(ids, np.int64), device=self._device)[None]
             log_probs = self._model(input_ids=row).logits[0, :-1].float().log_softmax(-1)
-            answers.append(log_probs.gather(-1, row[0, 1:, None]).squeeze(-1).tolist())
+            answers.append(log_probs.gather(-1, row[0, 1:, None]).squeeze(-1).cpu().numpy())
         return answers
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[tuple[int, tuple[Written, ...]]]:
+        stops = StopStringCriteria(self._tokenizer, list(sampling.stop)) if sampling.stop else None
         for number, request in enumerate(requests):
-            yield number, self._write(request, sampling)
+            yield number, self._write(request, sampling, stops)
 
     def close(self) -> None:
         """Nothing was started."""
 
     @torch.inference_mode()
-    def _write(self, request: Request, sampling: Sampling) -> tuple[Written, ...]:
-        prompt = torch.tensor([request.token_ids] * len(request.seeds), device=self._device)
+    def _write(self, request: Request, sampling: Sampling, stops: StopStringCriteria | None) -> tuple[Written, ...]:
+        prompt = torch.tensor(np.asarray(request.token_ids, np.int64), device=self._device)
+        prompt = prompt.repeat(len(request.seeds), 1)
         recorder = _Recorder(sampling.temperature)
+        ends = _Ends(prompt, sampling.end_ids, stops)
         devices = [self._device] if self._device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(derive_seed(*request.seeds))
@@ -70,26 +84,10 @@ class TransformersEngine:
                 max_new_tokens=sampling.max_new_tokens,
                 eos_token_id=list(sampling.end_ids),
                 pad_token_id=sampling.end_ids[0],
-                stop_strings=list(sampling.stop) or None,
-                tokenizer=self._tokenizer,
                 logits_processor=LogitsProcessorList([recorder]),
+                stopping_criteria=StoppingCriteriaList([ends]),
             )
-        new = rows[:, prompt.shape[1] :]
-        logps = recorder.finish(rows)
-        return tuple(self._cut(ids, row, sampling) for ids, row in zip(new.tolist(), logps.tolist(), strict=True))
-
-    def _cut(self, ids: list[int], logps: list[float], sampling: Sampling) -> Written:
-        """Drop what was padded after the end: `generate` fills finished rows up to the longest."""
-        for position, token in enumerate(ids):
-            if token in sampling.end_ids or self._stopped(ids[: position + 1], sampling.stop):
-                return Written(tuple(ids[: position + 1]), tuple(logps[: position + 1]), "stop")
-        return Written(tuple(ids), tuple(logps), "length")
-
-    def _stopped(self, ids: list[int], stop: tuple[str, ...]) -> bool:
-        if not stop:
-            return False
-        text = self._tokenizer.decode(ids)
-        return any(string in text for string in stop)
+        return _cut(rows[:, prompt.shape[1] :], recorder.finish(rows), ends.lengths)
 
 
 class _Recorder(LogitsProcessor):  # type: ignore[misc]
@@ -117,3 +115,35 @@ class _Recorder(LogitsProcessor):  # type: ignore[misc]
     def _look_back(self, rows: Tensor) -> None:
         if self._log_probs is not None:
             self._chosen.append(self._log_probs.gather(-1, rows[:, -1:]).squeeze(-1))
+
+
+class _Ends(StoppingCriteria):  # type: ignore[misc]
+    """Ends each row at an end token or at a stop string in its new text, and remembers after how many tokens.
+
+    `generate` goes on filling the rows that have ended until the longest one has: what it wrote there is no part of
+    the completion, and where a completion ends is known here, without decoding it again.
+    """
+
+    def __init__(self, prompt: Tensor, end_ids: Sequence[int], stops: Any | None) -> None:
+        self._prompt_length = prompt.shape[1]
+        self._end_ids = torch.tensor(end_ids, device=prompt.device)
+        self._stops = stops
+        self.lengths = torch.zeros(len(prompt), dtype=torch.long, device=prompt.device)
+        """New tokens of each row that has ended; 0 for the others."""
+
+    def __call__(self, input_ids: Tensor, scores: Tensor | None, **options: object) -> Tensor:
+        new = input_ids[:, self._prompt_length :]
+        ended = torch.isin(new[:, -1], self._end_ids)
+        if self._stops is not None:
+            ended |= self._stops(new, scores)
+        self.lengths = torch.where((self.lengths == 0) & ended, new.shape[1], self.lengths)
+        return self.lengths > 0
+
+
+def _cut(rows: Tensor, logps: Tensor, lengths: Tensor) -> tuple[Written, ...]:
+    """One completion of each row: as many tokens as `lengths` says, or all of them where that is 0."""
+    token_ids, values = rows.int().cpu().numpy(), logps.cpu().numpy()
+    return tuple(
+        Written(ids[: length or None].copy(), known[: length or None].copy(), "stop" if length else "length")
+        for ids, known, length in zip(token_ids, values, lengths.tolist(), strict=True)
+    )

@@ -8,35 +8,39 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from grpo.records import Finish
+from grpo.records import Finish, Floats, TokenIds
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Request:
-    """One prompt and a seed for each completion that is wanted of it."""
+    """One prompt, and a seed for each completion that is wanted of it."""
 
-    token_ids: tuple[int, ...]
+    token_ids: TokenIds
     seeds: tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How completions are drawn. Nothing that would renormalise only the engine's side (top-p, top-k, penalties)
-    can be said here, so that the trainer's log-probs are of the same distribution."""
+    """How completions are drawn.
+
+    There is no top-p, top-k or penalty here: these renormalise the engine's distribution and not the trainer's, so
+    that their log-probs would no longer be of the same distribution.
+    """
 
     temperature: float
     max_new_tokens: int
     end_ids: tuple[int, ...]
     """Any of these ends a completion and is its last token."""
     stop: tuple[str, ...] = ()
+    """Any of these strings ends a completion; the token that completes the string is its last one."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Written:
-    """One completion as it left the engine: log-probs in nats, at the sampling temperature."""
+    """One completion as it left the engine: log-probs in nats, at the sampling temperature, one for each token."""
 
-    token_ids: tuple[int, ...]
-    logps: tuple[float, ...]
+    token_ids: TokenIds
+    logps: Floats
     finish: Finish
 
 
@@ -47,9 +51,13 @@ class Engine(Protocol):
     """Name and version of what generates, for the run's folder."""
 
     def load(self, folder: Path) -> None:
-        """Replace all weights by those of a Hugging Face folder. Cached prefixes of the old ones are dropped."""
+        """Replace all weights by those of a Hugging Face folder, of one file or several.
 
-    def logprobs(self, token_ids: Sequence[Sequence[int]]) -> list[list[float]]:
+        What was cached of prompts under the old weights is dropped. A folder that does not hold the model's whole set
+        of tensors, or holds others, is an error.
+        """
+
+    def logprobs(self, token_ids: Sequence[TokenIds]) -> list[Floats]:
         """Log-probs, at temperature 1, of every token after the first of each sequence."""
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[tuple[int, tuple[Written, ...]]]:

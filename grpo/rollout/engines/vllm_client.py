@@ -14,6 +14,7 @@ from grpo.errors import EngineError
 from grpo.model.files import head_dim
 from grpo.parallel.threads import short_waits
 from grpo.recipe.sections import RolloutSection
+from grpo.records import Floats, TokenIds
 from grpo.rollout.engines.protocol import Request, Sampling, Written
 from rewards.workers.process import Child, ChildDiedError, ChildTimeoutError
 
@@ -31,15 +32,17 @@ _RANK_VARIABLES = (
     "MASTER_PORT",
 )
 _KV_BLOCK_TOKENS = 128
-"""vLLM's block on a CPU."""
+"""Tokens in one block of the keys and values that vLLM keeps on a CPU."""
 _MOST_KV_BYTES = 2**30
-"""Completions that need more wait for others to end."""
+"""The most memory for keys and values, unless the recipe names another (`rollout.cpu_kv_cache_gib`) or one completion
+needs more; completions that find no room in it wait for others to end."""
 START_LIMIT_S = 900.0
 """Compilation and CUDA graphs of a large model take minutes; a start that takes longer than this has hung."""
 
 
 class VllmEngine:
-    """The trainer's side. Every answer is waited for `timeout_s` at most, and one of another kind is an error."""
+    """vLLM as the trainer sees it. Raises EngineError where no answer comes within `rollout.timeout_s` seconds, where
+    the answer is a failure, and where the process has died."""
 
     def __init__(
         self,
@@ -69,8 +72,8 @@ class VllmEngine:
     def load(self, folder: Path) -> None:
         self._ask("load", str(folder))
 
-    def logprobs(self, token_ids: Sequence[Sequence[int]]) -> list[list[float]]:
-        answer: list[list[float]] = self._ask("logprobs", [list(ids) for ids in token_ids])
+    def logprobs(self, token_ids: Sequence[TokenIds]) -> list[Floats]:
+        answer: list[Floats] = self._ask("logprobs", list(token_ids))
         return answer
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[tuple[int, tuple[Written, ...]]]:
@@ -109,7 +112,6 @@ def engine_arguments(folder: Path, settings: RolloutSection, max_model_len: int,
         "dtype": settings.dtype,
         "max_model_len": max_model_len,
         "max_num_seqs": settings.max_parallel,
-        "max_num_batched_tokens": max(8192, 2 * max_model_len),
         # The sampler's own log-probs, temperature applied.
         "logprobs_mode": "processed_logprobs",
         # Else unset parameters (a repetition penalty, say) come from the model's own file.
@@ -120,9 +122,10 @@ def engine_arguments(folder: Path, settings: RolloutSection, max_model_len: int,
     }
     if cuda:
         return arguments | {"gpu_memory_utilization": settings.gpu_memory_frac}
-    # A request with a seed of its own does not survive having its prompt split on CPU: the engine crashes.
+    # On CPU a request with a seed of its own crashes the engine when its prompt is split over two rounds.
     return arguments | {
         "enable_chunked_prefill": False,
+        "max_num_batched_tokens": max(8192, 2 * max_model_len),
         "kv_cache_memory_bytes": cpu_kv_cache_bytes(folder, settings, max_model_len),
     }
 

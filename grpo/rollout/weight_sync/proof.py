@@ -5,19 +5,25 @@ is one way out of the trainer. After every load the engine's log-probs on a fixe
 trainer's. Because one small step changes log-probs by less than the two sides' rounding differs, the first load of
 a run is preceded by a rehearsal: perturbed weights, whose log-probs are far from the true ones, must come through.
 An engine that keeps any stale part (a packed copy of tied embeddings, say) fails there, before any completion.
+
+All ranks sync at the same steps: on each node one of them writes, and the engines of all read what it wrote.
 """
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
+from numpy.typing import ArrayLike
+
 from grpo.errors import SyncError
+from grpo.parallel.world import World
+from grpo.records import TokenIds
 from grpo.rollout.engines.protocol import Engine
-from grpo.rollout.weight_sync.transport import transfer_folder
+from grpo.rollout.weight_sync.transport import transfer
 
 PROBE_PROMPTS = 2
 PROBE_TOKENS = 128
@@ -46,7 +52,7 @@ class SyncedPolicy(Protocol):
     @property
     def export_bytes(self) -> int: ...
 
-    def logprobs(self, token_ids: Sequence[Sequence[int]]) -> list[list[float]]: ...
+    def logprobs(self, token_ids: Sequence[Sequence[int]]) -> Sequence[ArrayLike]: ...
 
     def export(self, folder: Path) -> None: ...
 
@@ -54,12 +60,23 @@ class SyncedPolicy(Protocol):
 
 
 class WeightSync:
-    """Brings the policy's weights to the engine and proves it. `tolerance` is in nats a token, mean absolute."""
+    """Brings the policy's weights to the engine and proves it.
 
-    def __init__(self, engine: Engine, policy: SyncedPolicy, probe: Sequence[Sequence[int]], tolerance: float) -> None:
+    `probe` is what both sides are asked for log-probs of; they may differ by `tolerance` nats a token (mean absolute).
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        policy: SyncedPolicy,
+        world: World,
+        probe: Sequence[Sequence[int] | TokenIds],
+        tolerance: float,
+    ) -> None:
         self._engine = engine
         self._policy = policy
-        self._probe = [list(ids) for ids in probe]
+        self._world = world
+        self._probe: list[TokenIds] = [np.array(ids, np.int32) for ids in probe]
         self._tolerance = tolerance
         self._loaded: int | None = None
 
@@ -76,14 +93,17 @@ class WeightSync:
             self._rehearse()
         if self._loaded != self.version:
             self._load()
-        gap = self._prove(self._policy.logprobs(self._probe), f"policy version {self.version}")
+        gap = self._prove(self._policy_logprobs(), f"policy version {self.version}")
         self._loaded = self.version
         return gap
 
+    def _policy_logprobs(self) -> Sequence[ArrayLike]:
+        return self._policy.logprobs([ids.tolist() for ids in self._probe])
+
     def _rehearse(self) -> None:
-        true = self._policy.logprobs(self._probe)
+        true = self._policy_logprobs()
         with self._policy.perturbed():
-            perturbed = self._policy.logprobs(self._probe)
+            perturbed = self._policy_logprobs()
             moved = mean_gap(true, perturbed)
             if moved < REHEARSAL_MARGIN * self._tolerance:
                 raise SyncError(
@@ -94,14 +114,9 @@ class WeightSync:
             self._prove(perturbed, "the rehearsal with perturbed weights")
 
     def _load(self) -> None:
-        folder = transfer_folder(self._policy.export_bytes)
-        try:
-            self._policy.export(folder)
-            self._engine.load(folder)
-        finally:
-            shutil.rmtree(folder)
+        transfer(self._world, self._policy.export_bytes, self._policy.export, self._engine.load)
 
-    def _prove(self, expected: list[list[float]], what: str) -> float:
+    def _prove(self, expected: Sequence[ArrayLike], what: str) -> float:
         gap = mean_gap(expected, self._engine.logprobs(self._probe))
         if not gap <= self._tolerance:
             raise SyncError(
@@ -122,7 +137,12 @@ class LoadedOnce:
         return 0.0
 
 
-def mean_gap(ours: Sequence[Sequence[float]], theirs: Sequence[Sequence[float]]) -> float:
-    """Mean absolute difference over all tokens; NaN on either side stays NaN, and so fails every bound."""
-    gaps = [abs(a - b) for row, other in zip(ours, theirs, strict=True) for a, b in zip(row, other, strict=True)]
-    return sum(gaps) / len(gaps)
+def mean_gap(ours: Sequence[ArrayLike], theirs: Sequence[ArrayLike]) -> float:
+    """Mean absolute difference over all tokens; NaN on either side stays NaN, and so fails every bound.
+
+    Raises ValueError where the two sides are not of the same sequences and lengths.
+    """
+    pairs = [(np.asarray(a, np.float64), np.asarray(b, np.float64)) for a, b in zip(ours, theirs, strict=True)]
+    if any(a.shape != b.shape for a, b in pairs):
+        raise ValueError(f"log-probs of {[a.size for a, _ in pairs]} and of {[b.size for _, b in pairs]} tokens")
+    return float(np.abs(np.concatenate([a - b for a, b in pairs])).mean())

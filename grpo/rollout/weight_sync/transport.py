@@ -1,48 +1,135 @@
-"""The folder in which weights travel from the trainer to the engine."""
+"""Weights on their way to the engines of a node: one rank writes a folder, every rank's engine reads it."""
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
+import re
 import shutil
 import tempfile
 import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import psutil
 
-from grpo.errors import UserError
+from grpo.errors import SyncError, UserError
+from grpo.parallel.world import World
 
-_FOLDER_PREFIX = "grpo-weights-"
-
+Result = TypeVar("Result")
 
 ORPHAN_AGE_S = 600.0
-
-
+"""Since when nothing has been written to a folder whose writer is gone, before it is removed."""
 ROOM_FACTOR = 1.2
+"""Room that is asked for, as a multiple of what the tensors take."""
+_NAME = "grpo-weights-{pid}-{promised_bytes}-"
+_PARSED_NAME = re.compile(r"grpo-weights-(?P<pid>\d+)-(?P<promised_bytes>\d+)-\w+")
 
 
-def _is_orphan(folder: Path) -> bool:
-    """Nobody's any more: its writer is gone and, as other containers' processes cannot be seen, long so."""
-    writer = int(folder.name.removeprefix(_FOLDER_PREFIX).split("-")[0])
+def transfer(world: World, num_bytes: int, write: Callable[[Path], None], load: Callable[[Path], None]) -> None:
+    """`write` the weights, of `num_bytes`, into a folder on the first rank of this node, and `load` it on all of them.
+
+    Every rank of the node takes part. The folder is gone afterwards, whatever happened. Where one rank fails all of
+    them raise: the error itself on that one, SyncError on the others.
+    """
+    with ExitStack() as stack:
+
+        def write_folder() -> Path | None:
+            if world.local_rank > 0:
+                return None
+            folder = transfer_folder(num_bytes)
+            stack.callback(shutil.rmtree, folder)
+            write(folder)
+            return folder
+
+        folder = _on_every_rank(world, write_folder)[0]
+        assert folder is not None
+        _on_every_rank(world, lambda: load(folder))
+
+
+def _on_every_rank(world: World, action: Callable[[], Result]) -> list[Result | None]:
+    """What `action` gave on each rank of this node, once it has ended on all of them."""
+    result, error = None, None
     try:
-        return not psutil.pid_exists(writer) and time.time() - folder.stat().st_mtime > ORPHAN_AGE_S
-    except OSError:
-        return False
+        result = action()
+    except Exception as raised:
+        error = raised
+    told = None if error is None else f"{type(error).__name__}: {error}"
+    outcomes = world.gather_on_node((result, told))
+    if error is not None:
+        raise error
+    for local_rank, (_, fault) in enumerate(outcomes):
+        if fault is not None:
+            raise SyncError(f"weight sync: it failed on rank {local_rank} of this node: {fault}")
+    return [one for one, _ in outcomes]
 
 
-def transfer_folder(needed_bytes: int) -> Path:
+def transfer_folder(num_bytes: int, places: Sequence[Path] | None = None) -> Path:
     """A new folder for weights on their way: in shared memory where they fit, else where temporary files go.
 
-    Folders of processes that were killed while they wrote are removed first. Raises UserError where nothing has room.
+    The folder's name promises it its room: who asks next, in whatever process, counts what is promised and not yet
+    written as taken. Folders of processes that were killed while they wrote are removed first. Raises UserError where
+    nothing has room.
     """
-    places = [place for place in (Path("/dev/shm"), Path(tempfile.gettempdir())) if place.is_dir()]
+    wanted = int(ROOM_FACTOR * num_bytes)
+    places = [place for place in places or (Path("/dev/shm"), Path(tempfile.gettempdir())) if place.is_dir()]
     for place in places:
-        for left in place.glob(f"{_FOLDER_PREFIX}*-*"):
-            if _is_orphan(left):
-                shutil.rmtree(left, ignore_errors=True)
-        if shutil.disk_usage(place).free > ROOM_FACTOR * needed_bytes:
-            return Path(tempfile.mkdtemp(prefix=f"{_FOLDER_PREFIX}{os.getpid()}-", dir=place))
+        with _locked(place):
+            _remove_orphans(place)
+            if shutil.disk_usage(place).free - _num_promised(place) > wanted:
+                prefix = _NAME.format(pid=os.getpid(), promised_bytes=wanted)
+                return Path(tempfile.mkdtemp(prefix=prefix, dir=place))
     raise UserError(
-        f"weight sync: {needed_bytes / 2**30:.2f} GiB of weights fit none of {', '.join(map(str, places))}; free "
+        f"weight sync: {num_bytes / 2**30:.2f} GiB of weights fit none of {', '.join(map(str, places))}; free "
         "some room, give the container more shared memory, or set TMPDIR"
     )
+
+
+@contextmanager
+def _locked(place: Path) -> Iterator[None]:
+    """One process at a time, of all that lock the same folder. A file system without such locks is not locked."""
+    handle = os.open(place, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _folders(place: Path) -> Iterator[tuple[Path, int, int]]:
+    """Every folder of weights with its writer's process id and the bytes that it was promised."""
+    for folder in place.iterdir():
+        if name := _PARSED_NAME.fullmatch(folder.name):
+            yield folder, int(name["pid"]), int(name["promised_bytes"])
+
+
+def _num_promised(place: Path) -> int:
+    """Bytes that are promised to folders and not written yet."""
+    return sum(max(0, promised - _num_written(folder)) for folder, _, promised in _folders(place))
+
+
+def _num_written(folder: Path) -> int:
+    """Bytes in a folder, which its own process may be removing."""
+    total = 0
+    with contextlib.suppress(OSError):
+        for file in folder.iterdir():
+            total += file.stat().st_size
+    return total
+
+
+def _remove_orphans(place: Path) -> None:
+    for folder, pid, _ in _folders(place):
+        if _is_orphan(folder, pid):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_orphan(folder: Path, pid: int) -> bool:
+    """Nobody's any more: its writer is gone and, as other containers' processes cannot be seen, long so."""
+    try:
+        return not psutil.pid_exists(pid) and time.time() - folder.stat().st_mtime > ORPHAN_AGE_S
+    except OSError:
+        return False
