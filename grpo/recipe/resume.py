@@ -44,7 +44,7 @@ All else shapes what is learnt. A few keys are refused that a reader might look 
 
 
 @dataclass(frozen=True)
-class Change:
+class RecipeChange:
     """A key whose value differs between the recipe of a run and that which it is continued with."""
 
     key: str
@@ -55,11 +55,11 @@ class Change:
     may_change: bool
 
 
-def changes(old: Recipe, new: Recipe) -> list[Change]:
+def changes(old: Recipe, new: Recipe) -> list[RecipeChange]:
     """Every key that differs, in alphabetical order."""
     before, after = (dict(_flatten(recipe.model_dump(mode="json"))) for recipe in (old, new))
     return [
-        Change(key, before.get(key), after.get(key), _may_change(key, new))
+        RecipeChange(key, before.get(key), after.get(key), _may_change(key, new))
         for key in sorted(before.keys() | after.keys())
         if before.get(key) != after.get(key)
     ]

@@ -15,7 +15,7 @@ from grpo.checkpoints.checkpoints import checkpoint_of
 from grpo.checkpoints.row_ends import read_row_ends
 from grpo.errors import RecipeError, UserError
 from grpo.recipe.load import dump_recipe, load_recipe
-from grpo.recipe.resume import Change, changes
+from grpo.recipe.resume import RecipeChange, changes
 from grpo.recipe.sections import Recipe
 from grpo.rows import ROW_FILES
 from grpo.run.environment import environment
@@ -128,7 +128,7 @@ def _is_beginning(file: Path) -> bool:
     return file.name in (_LOCK, _ENVIRONMENT, "logs") or (file.name.startswith(".") and file.name.endswith(".writing"))
 
 
-def _changes_since(path: Path, recipe: Recipe) -> list[Change]:
+def _changes_since(path: Path, recipe: Recipe) -> list[RecipeChange]:
     """What differs from the recipe of the run in the folder. Raises UserError where the folder is not this run's."""
     if path.exists() and not path.is_dir():
         raise UserError(f"run.dir={path}: is a file; give a folder")

@@ -266,6 +266,7 @@ def test_reopening_that_was_broken_off_is_done_again(
     write_steps(rows, range(1, 4))
     ends = ends_now(run_dir)
     write_steps(rows, range(4, 11))
+    rows.close()
     unlink, left = Path.unlink, [0]
 
     def killed(self: Path, missing_ok: bool = False) -> None:
