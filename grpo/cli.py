@@ -84,7 +84,7 @@ def _add_score(score: argparse.ArgumentParser) -> None:
     score.add_argument("--out", type=Path, metavar="OUT", help="where the rows go (default: the screen)")
     instead = score.add_mutually_exclusive_group()
     instead.add_argument(
-        "--compare", type=Path, metavar="OTHER.yaml", help="judge by this recipe as well; show and write what differs"
+        "--compare", type=Path, metavar="OTHER.yaml", help="score by this recipe as well; show and write what differs"
     )
     instead.add_argument(
         "--selfcheck",
@@ -130,9 +130,9 @@ def _score(options: argparse.Namespace) -> int:
         all_good = check_golds(options.file, options.recipe, options.overrides, options.out)
         return 0 if all_good else EXIT_FAILED
     if options.compare:
-        from grpo.score.compare import compare_verifiers
+        from grpo.score.compare import compare_recipes
 
-        compare_verifiers(options.file, options.recipe, options.overrides, options.compare, options.out)
+        compare_recipes(options.file, options.recipe, options.overrides, options.compare, options.out)
         return 0
     from grpo.score.files import score_file
 

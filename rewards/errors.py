@@ -1,4 +1,4 @@
-"""What goes wrong on purpose in this package, and how errors name their place."""
+"""The errors that this package raises on purpose, and the advice that they end with."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class PoolError(RuntimeError):
 
 
 class UnusableGoldError(ValueError):
-    """The gold itself is at fault: no answer could ever be judged against it."""
+    """The gold itself is at fault: no answer could ever be verified against it."""
 
 
 class MalformedAnswerError(ValueError):

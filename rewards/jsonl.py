@@ -1,4 +1,7 @@
-"""Rows of JSON, one a line: whatever a line holds, reading goes on, and whatever a row holds, it can be written."""
+"""Reads and writes rows of JSON, one a line.
+
+A line that is no row becomes a `Row` with a fault, so that reading goes on; any text can be written to any stream.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
 _MAX_DEPTH = 100
-"""Rows are copied, compared and written again, each of which recurses."""
+"""Rows may be nested that deep: they are copied, compared and written again, which recurses."""
 
 
 class RowFileError(ValueError):
@@ -20,7 +23,7 @@ class RowFileError(ValueError):
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the input, counted from 0: what it says, or why it cannot be used."""
+    """One line of the input, counted from 0: its `fields`, or the `fault` that is the reason why it cannot be used."""
 
     number: int
     fields: Mapping[str, Any]
@@ -57,9 +60,9 @@ def _is_deep(value: object) -> bool:
 
 
 class RowWriter:
-    """Writes rows as JSON lines and hands them to the system at each `flush`, so that an interrupt loses little.
+    """Writes rows as JSON lines; an interrupt loses those since the last `flush`.
 
-    `where` is what errors call the stream. Raises RowFileError when nothing more can be written.
+    `where` is the name of the stream in errors. Raises RowFileError when nothing more can be written.
     """
 
     def __init__(self, stream: TextIO, where: str) -> None:
@@ -67,7 +70,7 @@ class RowWriter:
         self._where = where
 
     def write(self, row: Mapping[str, Any]) -> None:
-        """One row; characters that the stream cannot say are escaped."""
+        """Write one row. Characters that the stream's encoding lacks are escaped."""
         line = json.dumps(row, ensure_ascii=False)
         try:
             line.encode(self._stream.encoding or "utf-8")
@@ -77,6 +80,7 @@ class RowWriter:
             self._stream.write(line + "\n")
 
     def flush(self) -> None:
+        """Hand all rows so far to the operating system."""
         with self._explained():
             self._stream.flush()
 

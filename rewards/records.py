@@ -1,4 +1,7 @@
-"""What goes into scoring and what comes out. Plain frozen records, cheap to send to another process."""
+"""What goes into scoring and what comes out. Plain frozen records, cheap to send to another process.
+
+A *verdict* is what a checker finds out about one answer; a *score* is the reward that one completion of a group gets.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ AnswerStyle = Literal["tags", "boxed"]
 
 
 class Outcome(StrEnum):
-    """What happened when a completion was judged. Only the first two say anything about the answer."""
+    """What a verdict says. Only the first two say anything about the answer."""
 
     CORRECT = "correct"
     WRONG = "wrong"
@@ -24,11 +27,13 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True)
 class Verdict:
-    """What was found out about one answer: the outcome, why where that needs a word, and what it cost."""
+    """What was found out about one answer, and what that cost."""
 
     outcome: Outcome
     reason: str = ""
+    """Why the outcome is what it is, where that needs a word."""
     wall_s: float = 0.0
+    """Wall-clock seconds that it took."""
     cpu_s: float = 0.0
     """CPU seconds of the checker, those of the processes that it started included."""
 
@@ -57,12 +62,14 @@ class ScoreRequest:
     answer_style: AnswerStyle = "tags"
     """``tags``: the answer stands in ``<answer>…</answer>``; ``boxed``: in the last ``\\boxed{}``."""
     columns: Mapping[str, Any] = field(default_factory=dict)
+    """The problem's row of the data set."""
     step: int = 0
+    """The step of training, for rewards that change over time."""
 
 
 @dataclass(frozen=True)
 class Score:
-    """The verdict on one completion.
+    """The reward of one completion, with the parts and the verdict that it is made of.
 
     ``reward`` is the weighted sum of ``parts``; a part is None when its reward had no opinion or failed,
     and then adds nothing.
@@ -80,5 +87,5 @@ class Score:
 
     @property
     def has_failed(self) -> bool:
-        """Whether the verdict never came."""
+        """Whether there is no verdict, since the checker timed out or crashed."""
         return self.outcome in (Outcome.TIMED_OUT, Outcome.CRASHED)

@@ -1,4 +1,4 @@
-"""Scores groups of completions: verdicts and text rewards in the workers, the arithmetic on them here."""
+"""Scores groups of completions: verdicts and the rewards that read text come from workers, the rest is done here."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Self
 
+from rewards.answer_policy import DEFAULT_POLICY, AnswerPolicy
+from rewards.answers.extract import Extracted, extract
 from rewards.checkers import find_checker
 from rewards.errors import PoolError
-from rewards.extract import Extracted, extract
-from rewards.inquiry import OUTCOME_OF_FAILURE, Asked, Inquiry, results_of, submit_in_jobs
-from rewards.parts.builtin import Parts, imports_more, other_parts, reads_text
-from rewards.parts.judged import Judged, behind_gate
-from rewards.policy import DEFAULT_POLICY, AnswerPolicy
+from rewards.parts.builtin import Parts, imports_more, parts_without_worker, reads_text
+from rewards.parts.checked import CheckedResponse, apply_format_gate
 from rewards.records import Outcome, Score, ScoreRequest, Verdict
 from rewards.spec import RewardSpec
-from rewards.workers.pool import CallResult, WorkerPool
+from rewards.verdicts.distinct import OUTCOME_OF_FAILURE, AnswerKey, DistinctAnswers, results_of, submit_in_jobs
+from rewards.workers.job import CallResult
+from rewards.workers.pool import WorkerPool
 from rewards.workers.worker import Call, SetUp
 
 _GOLDS_PER_JOB = 32
@@ -34,27 +35,25 @@ class Fault:
 
 @dataclass(frozen=True)
 class _Submitted:
-    """A request under way. The job's calls are the open ones of the inquiry, then the text rewards.
-
-    `asked` has, for each completion, what the inquiry knows its answer by, or None where there is no answer.
-    """
+    """A request under way. Its job holds the open calls of `answers`, then one call for each text reward."""
 
     request: ScoreRequest
     extracted: tuple[Extracted, ...]
-    inquiry: Inquiry
-    asked: tuple[Asked | None, ...]
+    answers: DistinctAnswers
+    keys: tuple[AnswerKey | None, ...]
+    """For each completion the key of its answer in `answers`, or None where there is no answer."""
     job: Future[list[CallResult]] | None
 
 
 class Scorer:
     """Scores requests with a set of rewards; see `RewardSpec` for what a recipe may name.
 
-    ``reward = Σ weight · part`` over the parts that are not None. The outcome is judged whether or not
-    `correctness` is among the rewards. Requests are worked on from the moment they are submitted.
+    ``reward = Σ weight · part`` over the parts that are not None. Answers are verified whether or not `correctness` is
+    among the rewards. Requests are worked on from the moment they are submitted.
 
     With `format_gates` every outcome-based reward takes a right answer in a completion that is not well formed for a
-    wrong one (`rewards.parts.judged.behind_gate` says why); the outcome in the score stays what it is. `policy` decides
-    what graders disagree about.
+    wrong one (`rewards.parts.checked.apply_format_gate` says why); the outcome in the score stays what it is.
+    `policy` decides what graders disagree about.
 
     `deadline_s` bounds each verdict and each reward's call on a group, `memory_bytes` the memory either may allocate.
     Construction imports users' functions and optional packages in a worker; ValueError when that fails.
@@ -95,13 +94,14 @@ class Scorer:
         find_checker(request.checker)
         form = request.opens_think, request.answer_style, self._policy.several_boxes
         extracted = tuple(extract(response.text, *form) for response in request.responses)
-        inquiry = Inquiry(self._policy)
-        about = request.checker, request.gold
-        asked = tuple(None if one.answer is None else inquiry.ask(*about, one.answer) for one in extracted)
-        calls = [*inquiry.open_calls]
+        answers = DistinctAnswers(self._policy)
+        keys = tuple(
+            None if one.answer is None else answers.add(request.checker, request.gold, one.answer) for one in extracted
+        )
+        calls = [*answers.open_calls]
         calls += [Call("text_reward", (position, request)) for position in range(len(self._text_rewards))]
         job = self._pool.submit(calls) if calls else None
-        self._submitted.append(_Submitted(request, extracted, inquiry, asked, job))
+        self._submitted.append(_Submitted(request, extracted, answers, keys, job))
 
     def collect(self) -> list[tuple[Score, ...]]:
         """Wait for everything submitted since the last `collect`: its scores, in the order of submission."""
@@ -141,40 +141,44 @@ class Scorer:
         return self._scores(item, item.job.result() if item.job else [])
 
     def _scores(self, item: _Submitted, results: Sequence[CallResult]) -> tuple[Score, ...]:
-        num_verdicts = len(item.inquiry.open_calls)
-        item.inquiry.answer(results[:num_verdicts])
-        found = [
-            Verdict(one.outcome or Outcome.NO_ANSWER, one.reason) if asked is None else item.inquiry.verdict(asked)
-            for one, asked in zip(item.extracted, item.asked, strict=True)
+        """One score for each completion; `results` are those of the item's job."""
+        num_verdicts = len(item.answers.open_calls)
+        item.answers.resolve(results[:num_verdicts])
+        verdicts = [
+            Verdict(one.outcome or Outcome.NO_ANSWER, one.reason) if key is None else item.answers.verdict(key)
+            for one, key in zip(item.extracted, item.keys, strict=True)
         ]
-        responses = zip(item.request.responses, found, item.extracted, strict=True)
-        judged = [Judged(response, verdict.outcome, one.answer) for response, verdict, one in responses]
-        texts = {spec.name: result for spec, result in zip(self._text_rewards, results[num_verdicts:], strict=True)}
-        seen = behind_gate(item.request, judged) if self._format_gates else judged
-        columns = [self._parts(spec, item.request, seen, texts.get(spec.name)) for spec in self._specs]
-        rows = zip(*columns, strict=True) if columns else [()] * len(found)
+        checked = [
+            CheckedResponse(response, verdict.outcome, one.answer)
+            for response, verdict, one in zip(item.request.responses, verdicts, item.extracted, strict=True)
+        ]
+        if self._format_gates:
+            checked = apply_format_gate(item.request, checked)
+        from_workers = dict(zip((spec.name for spec in self._text_rewards), results[num_verdicts:], strict=True))
+        columns = [self._parts(spec, item.request, checked, from_workers.get(spec.name)) for spec in self._specs]
+        rows = zip(*columns, strict=True) if columns else [()] * len(verdicts)
         return tuple(
             self._score(parts, verdict, one.answer)
-            for parts, verdict, one in zip(rows, found, item.extracted, strict=True)
+            for parts, verdict, one in zip(rows, verdicts, item.extracted, strict=True)
         )
 
     def _parts(
-        self, spec: RewardSpec, request: ScoreRequest, judged: Sequence[Judged], result: CallResult | None
+        self, spec: RewardSpec, request: ScoreRequest, checked: Sequence[CheckedResponse], result: CallResult | None
     ) -> Parts:
-        """One part for each response: what the worker answered, if it was asked, or worked out here."""
+        """One part of a reward for each completion: from the worker's result where there is one, else computed here."""
         if result is not None and result.status == "done":
             parts: Parts = result.value
             return parts
         if result is not None:
-            return self._failed(spec, OUTCOME_OF_FAILURE[result.status], len(judged), result.detail)
+            return self._failed(spec, OUTCOME_OF_FAILURE[result.status], len(checked), result.detail)
         try:
-            return other_parts(spec, request, judged)
+            return parts_without_worker(spec, request, checked)
         except ValueError as error:
-            return self._failed(spec, Outcome.CRASHED, len(judged), str(error))
+            return self._failed(spec, Outcome.CRASHED, len(checked), str(error))
 
-    def _failed(self, spec: RewardSpec, outcome: Outcome, num_responses: int, detail: str) -> Parts:
-        self._faults.append(Fault(spec.name, outcome, num_responses, detail))
-        return [None] * num_responses
+    def _failed(self, spec: RewardSpec, outcome: Outcome, num_completions: int, detail: str) -> Parts:
+        self._faults.append(Fault(spec.name, outcome, num_completions, detail))
+        return [None] * num_completions
 
     def _score(self, parts: Parts, verdict: Verdict, answer: str | None) -> Score:
         named = dict(zip((spec.name for spec in self._specs), parts, strict=True))

@@ -1,4 +1,4 @@
-"""One reward of a recipe: its name, weight and options. Light: imports neither sympy nor users' modules."""
+"""One reward of a recipe: its name, weight and options. Imports neither sympy nor users' modules."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from rewards.errors import did_you_mean
-from rewards.options import OPTIONS_OF_REWARD, Options
+from rewards.parts.options import OPTIONS_OF_REWARD, Options
 
 _DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*(:[^\W\d]\w*|\.[^\W\d]\w*)")
 
@@ -75,7 +75,7 @@ class RewardSpec(BaseModel):
 
 
 def _option_fault(fault: Mapping[str, Any], known: type[Options]) -> str:
-    """One fault of pydantic's in our words: ``options.where=value: what is wrong; what to do``."""
+    """An error of pydantic's in the form ``options.where=value: what is wrong; what to do``."""
     where = ".".join(["options", *map(str, fault["loc"])])
     if fault["type"] == "extra_forbidden":
         advice = did_you_mean(str(fault["loc"][-1]), known.model_fields)

@@ -22,12 +22,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from rewards.answer_policy import AnswerPolicy
 from rewards.errors import PoolError, did_you_mean
 from rewards.jsonl import RowFileError, open_source, open_writer
-from rewards.one_answer import verify_answer
-from rewards.policy import AnswerPolicy
-from rewards.question_rows import judge_rows
-from rewards.verifier import Question, Verifier
+from rewards.verdicts.one_answer import verify_answer
+from rewards.verdicts.question_rows import verify_rows
+from rewards.verdicts.verifier import Question, Verifier
 from rewards.workers.limits import num_cpus
 
 __all__ = ["Question", "Verifier", "main", "verify_answer"]
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command. Returns its exit code."""
     options = _parser().parse_args(arguments)
     try:
-        _judge_file(options)
+        _verify_file(options)
     except (OptionError, RowFileError) as error:
         print(error, file=sys.stderr)
         return 2
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m rewards.verify", description="Judge answers against golds.")
+    parser = argparse.ArgumentParser(prog="python -m rewards.verify", description="Verify answers against golds.")
     parser.add_argument("--jsonl", type=Path, required=True, metavar="FILE", help="rows: id, gold, prediction, level")
     parser.add_argument("--out", type=Path, metavar="FILE", help="where the rows go (default: the screen)")
     parser.add_argument("--workers", type=int, default=num_cpus(), help="worker processes (default: one a core)")
@@ -69,8 +69,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _judge_file(options: argparse.Namespace) -> None:
-    """Judge all rows. Raises OptionError or RowFileError for options and files that cannot be used."""
+def _verify_file(options: argparse.Namespace) -> None:
+    """Verify all rows. Raises OptionError or RowFileError for options and files that cannot be used."""
     if options.workers < 1:
         raise OptionError(f"--workers={options.workers}: not above 0; give 1 or more")
     if not 0 < options.deadline_s < math.inf:
@@ -81,7 +81,7 @@ def _judge_file(options: argparse.Namespace) -> None:
         open_writer(options.out, options.jsonl) as writer,
         Verifier(num_workers=options.workers, deadline_s=options.deadline_s, policy=policy) as verifier,
     ):
-        for number, row in enumerate(judge_rows(source, verifier), start=1):
+        for number, row in enumerate(verify_rows(source, verifier), start=1):
             writer.write(row)
             if number % _ROWS_PER_FLUSH == 0:
                 writer.flush()
@@ -109,7 +109,7 @@ def _parsed(value: str) -> Any:
 
 
 def _policy_fault(fault: Mapping[str, Any]) -> str:
-    """One fault of pydantic's in our words."""
+    """An error of pydantic's in the form ``--policy=key=value: what is wrong; what to do``."""
     key = str(fault["loc"][0])
     where = f"--policy={key}={fault['input']!r:.80}"
     if fault["type"] == "extra_forbidden":

@@ -9,7 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from data.spec import SourceSpec
 from grpo.objectives.table import Advantage, Normalise, get_objective
-from rewards.policy import AnswerPolicy
+from rewards.answer_policy import AnswerPolicy
 from rewards.spec import RewardSpec
 
 Positive = Annotated[int, Field(ge=1)]

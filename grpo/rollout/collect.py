@@ -6,7 +6,7 @@ from grpo.parallel.world import World
 from grpo.records import DrawnGroups, GroupSummary, ScoredGroup
 from grpo.rollout.dynamic_sampling import Select
 from grpo.rollout.engines.protocol import Sampling
-from grpo.rollout.generate import GenerationPlan, Rollouts
+from grpo.rollout.generate import GenerationPlan, Rollouts, count_repeats
 from grpo.rollout.prompts import PromptSet
 from grpo.rollout.scoring import GroupScorer
 
@@ -43,7 +43,8 @@ class Collector:
         summaries: list[GroupSummary] = []
         for prompts in self._prompts.rounds(step):
             positions = self._world.stride(range(len(summaries), len(summaries) + len(prompts)))
-            groups = self._scorer.score(self._rollouts.write(self._world.stride(prompts), plan), step)
+            repeats = self._world.stride(count_repeats(prompts))
+            groups = self._scorer.score(self._rollouts.write(self._world.stride(prompts), plan, repeats), step)
             written = dict(zip(positions, groups, strict=True))
             own |= written
             summaries += self._world.interleave(

@@ -43,8 +43,13 @@ class Rollouts:
         self._seed = seed
         self._clock = clock
 
-    def write(self, prompts: Sequence[Prompt], plan: GenerationPlan) -> Iterator[Group]:
+    def write(
+        self, prompts: Sequence[Prompt], plan: GenerationPlan, repeats: Sequence[int] | None = None
+    ) -> Iterator[Group]:
         """Bring the policy's weights to the engine, prove it, and yield groups as they are finished.
+
+        A problem that comes several times in a step is written anew each time: `repeats` has how often each prompt's
+        came before it, on any rank (by default, in this list).
 
         Raises EngineError where the engine gave up a completion: what is left of it is neither a whole answer nor one
         that the length limit cut off, and nothing may be learnt from it.
@@ -54,7 +59,7 @@ class Rollouts:
         self._clock.note("sync/gap_nats", gap)
         requests = [
             Request(prompt.token_ids, self._seeds(prompt, repeat, plan))
-            for prompt, repeat in zip(prompts, _repeats(prompts), strict=True)
+            for prompt, repeat in zip(prompts, repeats or count_repeats(prompts), strict=True)
         ]
         with self._clock.phase("generate"):
             for number, written in self.engine.generate(requests, plan.sampling):
@@ -87,7 +92,7 @@ def _check_whole(written: Sequence[Written], prompt: Prompt) -> None:
             )
 
 
-def _repeats(prompts: Sequence[Prompt]) -> list[int]:
+def count_repeats(prompts: Sequence[Prompt]) -> list[int]:
     """For each prompt, how often its problem stands before it in the list."""
     seen: Counter[str] = Counter()
     repeats = []

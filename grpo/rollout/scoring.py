@@ -5,16 +5,19 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from data.templates import Template
 from grpo.errors import UserError
-from grpo.parallel.world import World
 from grpo.phases import PhaseClock
 from grpo.recipe.sections import ScoringSection
 from grpo.records import Group, ScoredGroup
 from rewards.records import Response, Score, ScoreRequest
 from rewards.scorer import Fault, Scorer
 from rewards.spec import RewardSpec
+
+if TYPE_CHECKING:  # `grpo score` uses this module and starts without torch
+    from grpo.parallel.world import World
 
 _LOG = logging.getLogger(__name__)
 _FAULTS_NAMED = 5

@@ -1,4 +1,4 @@
-"""Rewards that gave no parts: what became of them has to be said, since their part is missing from the sum."""
+"""Rewards that failed. They add nothing to the sums of the rows that they failed on, so the user has to be told."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class FailedRewards:
         self._num_completions: Counter[str] = Counter()
         self._named: list[str] = []
 
-    def see(self, row: int, faults: Sequence[Fault]) -> None:
-        """Take notice of what failed on the group that begins at a row."""
+    def add(self, row: int, faults: Sequence[Fault]) -> None:
+        """Count the rewards that failed on the group that begins at a row."""
         for fault in faults:
             self._num_completions[fault.reward] += fault.num_completions
             if len(self._named) < _NAMED:
@@ -36,8 +36,8 @@ class FailedRewards:
         return [*self._named, *counts]
 
 
-def leave_if_any(failed: Mapping[str, FailedRewards]) -> None:
-    """Say on stderr which rewards failed, and leave with exit code 1 if any did; the keys are what lines begin with."""
+def exit_if_any(failed: Mapping[str, FailedRewards]) -> None:
+    """Exit with code 1 if any reward failed, and say on stderr which; each line begins with its key in `failed`."""
     if lines := [f"{start}{line}" for start, one in failed.items() for line in one.lines()]:
-        sys.stdout.flush()  # where both go to one place, what failed comes last
+        sys.stdout.flush()  # where stdout and stderr are one stream, the failures come last
         sys.exit("\n".join(lines))

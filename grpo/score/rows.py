@@ -1,4 +1,4 @@
-"""The rows of a JSONL file of completions: read one by one, checked, and put together into groups."""
+"""The rows of a JSONL file of completions or golds: read one by one, checked, and put together into groups."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from grpo.rows import closed_parts, lines_of
 from rewards.checkers import checker_fault
 from rewards.errors import did_you_mean
 from rewards.jsonl import Row, read_rows
-from rewards.options import LengthOptions
+from rewards.parts.options import LengthOptions
 from rewards.records import AnswerStyle, Response, ScoreRequest
 from rewards.spec import RewardSpec
 
@@ -23,14 +23,14 @@ Batch = list[list[Row]]
 """Some groups of rows."""
 
 _ROWS_PER_BATCH = 512
-_COUNT_TOKENS = ("length", "cosine", "overlong", "l1_exact", "l1_max")
+_REWARDS_ON_TOKENS = ("length", "cosine", "overlong", "l1_exact", "l1_max")
 
 
 def columns_needed(rewards: Iterable[RewardSpec]) -> dict[str, str]:
-    """The columns that rewards cannot do without, each with the name of a reward that needs it."""
+    """The columns that rewards need, each with the name of a reward that needs it."""
     needed = {}
     for spec in rewards:
-        if spec.name in _COUNT_TOKENS:
+        if spec.name in _REWARDS_ON_TOKENS:
             needed["num_tokens"] = spec.name
         options = None if spec.is_user_function else spec.parsed_options()
         if isinstance(options, LengthOptions) and options.warmup_steps > 0:
@@ -71,13 +71,13 @@ def batches(rows: Iterable[Row]) -> Iterator[Batch]:
         yield batch
 
 
-def request(group: Sequence[Row], template: Template) -> ScoreRequest:
-    """The rows of a group as the scorer takes them; what they do not say, the template does."""
+def score_request(group: Sequence[Row], template: Template) -> ScoreRequest:
+    """The request for a group of rows; what the rows do not say is taken from the template."""
     first = group[0].fields
     return ScoreRequest(
         id=str(group[0].number),
         question=str(first.get("question", "")),
-        gold=reference(first["gold"]),
+        gold=gold_text(first["gold"]),
         checker=checker_of(first),
         responses=tuple(_response(row.fields) for row in group),
         opens_think=bool(first.get("opens_think", template.opens_think)),
@@ -87,8 +87,8 @@ def request(group: Sequence[Row], template: Template) -> ScoreRequest:
     )
 
 
-def reference(gold: str | list[str]) -> str:
-    """The gold as checkers take it: several reference answers become one text."""
+def gold_text(gold: str | list[str]) -> str:
+    """The gold as the one text that checkers read, also where it is a list of reference answers."""
     return gold if isinstance(gold, str) else several_references(gold)
 
 
@@ -114,8 +114,8 @@ def _read(file: Path, fault_of: Callable[[Mapping[str, Any]], str | None]) -> It
 
 
 def _completion_fault(fields: Mapping[str, Any]) -> str | None:
-    if not isinstance(_text(fields), str):
-        return f"completion={_text(fields)!r:.80}: missing or not text; give it in a column completion or text"
+    if not isinstance(_completion(fields), str):
+        return f"completion={_completion(fields)!r:.80}: missing or not text; give it in a column completion or text"
     for name in ("num_tokens", "step"):
         if name in fields and not _is_count(fields[name]):
             return f"{name}={fields[name]!r:.80}: not a whole number from 0 on; give a count"
@@ -155,8 +155,8 @@ def _group_key(row: Row) -> tuple[Any, ...]:
 
 
 def _response(fields: Mapping[str, Any]) -> Response:
-    return Response(str(_text(fields)), fields.get("num_tokens", 0), fields.get("finish") == "length")
+    return Response(str(_completion(fields)), fields.get("num_tokens", 0), fields.get("finish") == "length")
 
 
-def _text(fields: Mapping[str, Any]) -> object:
+def _completion(fields: Mapping[str, Any]) -> object:
     return fields.get("completion", fields.get("text"))

@@ -1,10 +1,10 @@
-"""How fast answers are judged: our workers beside math-verify called one by one, on the same answers in one run.
+"""How fast answers are verified: our workers beside math-verify called one by one, on the same answers in one run.
 
     python launch/benchmarks/verifier.py [--workers 2] [--json FILE]
 
 Two loads: 20,000 completions that end as GSM8K's do (a whole number in a box, four of five of them right), and the
 LaTeX pairs of the tests, each of them once. math-verify is used as TRL's accuracy reward uses it: gold and
-completion parsed, then compared, with its own time limits switched off, which makes it faster. Nothing is judged
+completion parsed, then compared, with its own time limits switched off, which makes it faster. Nothing is verified
 twice on either side. Starting the workers is timed apart.
 """
 
@@ -52,7 +52,7 @@ def hard_questions() -> list[Question]:
     return list(dict.fromkeys(questions))
 
 
-def judge_one_by_one(questions: Sequence[Question]) -> list[bool]:
+def verify_one_by_one(questions: Sequence[Question]) -> list[bool]:
     """math-verify in this process, one answer after the other."""
     return [
         bool(verify(parse(f"\\boxed{{{one.gold}}}", parsing_timeout=None), parse(one.prediction, parsing_timeout=None),
@@ -61,7 +61,7 @@ def judge_one_by_one(questions: Sequence[Question]) -> list[bool]:
     ]  # fmt: skip
 
 
-def judge_in_workers(questions: Sequence[Question], verifier: Verifier) -> list[bool]:
+def verify_in_workers(questions: Sequence[Question], verifier: Verifier) -> list[bool]:
     return [verdict.outcome is Outcome.CORRECT for verdict in verifier.verdicts(questions)]
 
 
@@ -80,11 +80,11 @@ def main() -> None:
     loads = {"easy": easy_questions(NUM_EASY), "hard": hard_questions()}
     figures: dict[str, dict[str, float]] = {}
     with Verifier(num_workers=chosen.workers) as verifier:
-        start_s, _ = timed(lambda: judge_in_workers([Question("x+1", f"x+{n}") for n in range(64)], verifier))
+        start_s, _ = timed(lambda: verify_in_workers([Question("x+1", f"x+{n}") for n in range(64)], verifier))
         print(f"start of {chosen.workers} workers, with 64 verdicts: {start_s:.2f} s\n{HEADER}")
         for name, questions in loads.items():
-            ours_s, ours = timed(lambda: judge_in_workers(questions, verifier))  # noqa: B023
-            theirs_s, theirs = timed(lambda: judge_one_by_one(questions))  # noqa: B023
+            ours_s, ours = timed(lambda: verify_in_workers(questions, verifier))  # noqa: B023
+            theirs_s, theirs = timed(lambda: verify_one_by_one(questions))  # noqa: B023
             agree = sum(left == right for left, right in zip(ours, theirs, strict=True)) / len(questions)
             num = len(questions)
             print(

@@ -1,6 +1,7 @@
-"""Is this answer right? One checker for each kind of gold, all exact, by the name that problems carry.
+"""Verdicts: is this answer right? One checker for each kind of gold, by the name that problems carry.
 
-`CHECKERS` maps names to modules' functions without importing sympy; the math checker does that on first use.
+`verify` gives the verdict on one answer, `gold_fault` says why a gold cannot be used. `CHECKERS` lists the checkers
+without importing sympy; the math checker does that when it first needs it.
 """
 
 from __future__ import annotations
@@ -9,27 +10,29 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from rewards.answer_policy import DEFAULT_POLICY, AnswerPolicy
 from rewards.checkers import choice, countdown, exact, gsm8k, integer, knights_knaves, latex, python_tests
 from rewards.errors import MalformedAnswerError, UnusableGoldError, WrongAnswerError, did_you_mean
-from rewards.policy import DEFAULT_POLICY, AnswerPolicy
 from rewards.records import Outcome, Verdict
-from rewards.workers.limits import UNBOUNDED, Budget
+from rewards.sandbox.budget import UNBOUNDED, Budget
 
 MAX_ANSWER_CHARS = 2000
 """Longer answers are malformed, before any parser sees them."""
 
 Extra = tuple[AnswerPolicy | Budget, ...]
+"""The arguments that a checker's functions get behind gold and answer."""
 
 _SEVERAL = '"any_of"'
+"""The key of a gold that holds several reference answers."""
 
 
 @dataclass(frozen=True)
 class Checker:
     """`check(gold, answer)` says whether the answer is right.
 
-    It raises UnusableGoldError or MalformedAnswerError where no verdict is possible, and may raise
-    WrongAnswerError to say what was wrong. `check_gold(gold)` raises UnusableGoldError. Both get the policy as well
-    where `takes_policy` says so, and with `takes_budget` what the processes that they start may use.
+    It raises UnusableGoldError or MalformedAnswerError where it cannot say, and may raise WrongAnswerError to tell
+    what was wrong. `check_gold(gold)` raises UnusableGoldError. With `takes_policy` both get the answer policy as well,
+    and with `takes_budget` the budget of the processes that they start.
     """
 
     check: Callable[..., bool]
@@ -39,7 +42,7 @@ class Checker:
     max_answer_chars: int = MAX_ANSWER_CHARS
 
     def extra(self, policy: AnswerPolicy, budget: Budget) -> Extra:
-        """What both functions get behind gold and answer."""
+        """The arguments that both functions get behind gold and answer."""
         return (*[policy] * self.takes_policy, *[budget] * self.takes_budget)
 
 
@@ -74,30 +77,31 @@ def checker_fault(name: object) -> str | None:
     return None
 
 
-def judge(
+def verify(
     checker: str, gold: str, answer: str, policy: AnswerPolicy = DEFAULT_POLICY, budget: Budget = UNBOUNDED
 ) -> Verdict:
-    """The verdict on one extracted answer. Bounded only by the process it runs in; `budget` is for those it starts.
+    """The verdict on one extracted answer.
 
-    A gold ``{"any_of": ["1/2", "0.5"]}`` holds several reference answers: one of them has to be met.
+    `budget` bounds the processes that it starts; its own time and memory are for its caller's process to bound. A gold
+    ``{"any_of": ["1/2", "0.5"]}`` holds several reference answers: one of them has to be met.
     """
     found = find_checker(checker)
     if len(answer) > found.max_answer_chars:
         return Verdict(Outcome.MALFORMED, f"longer than {found.max_answer_chars} characters")
     try:
         golds = references(gold)
-        return _judge_each(found, golds, answer, found.extra(policy, budget.divided_by(len(golds))))
+        return _verify_each(found, golds, answer, found.extra(policy, budget.divided_by(len(golds))))
     except UnusableGoldError as error:
         return Verdict(Outcome.GOLD_UNUSABLE, str(error))
 
 
-def _judge_each(found: Checker, golds: Sequence[str], answer: str, extra: Extra) -> Verdict:
-    """CORRECT as soon as one reference is met, else the verdict by the first that can be judged against."""
+def _verify_each(found: Checker, golds: Sequence[str], answer: str, extra: Extra) -> Verdict:
+    """CORRECT as soon as one reference is met, else the verdict by the first usable one."""
     verdicts: list[Verdict] = []
     faults: list[UnusableGoldError] = []
     for gold in golds:
         try:
-            verdict = _judge_one(found, gold, answer, extra)
+            verdict = _verify_one(found, gold, answer, extra)
         except UnusableGoldError as error:
             faults.append(error)
             continue
@@ -112,7 +116,7 @@ def _judge_each(found: Checker, golds: Sequence[str], answer: str, extra: Extra)
 def gold_fault(
     checker: str, gold: str, policy: AnswerPolicy = DEFAULT_POLICY, budget: Budget = UNBOUNDED
 ) -> str | None:
-    """Why a gold cannot be judged against, or None. Of several reference answers, all have to be usable."""
+    """Why no answer can be verified against a gold, or None. Of several reference answers, all have to be usable."""
     found = find_checker(checker)
     try:
         golds = references(gold)
@@ -136,7 +140,7 @@ def references(gold: str) -> list[str]:
     return several
 
 
-def _judge_one(found: Checker, gold: str, answer: str, extra: Extra) -> Verdict:
+def _verify_one(found: Checker, gold: str, answer: str, extra: Extra) -> Verdict:
     try:
         return Verdict(Outcome.CORRECT if found.check(gold, answer, *extra) else Outcome.WRONG)
     except MalformedAnswerError as error:

@@ -1,6 +1,6 @@
-"""The tests of a code gold: what to ask the answer for, and what its value is held against.
+"""The tests of a code gold: the expression that the sandbox evaluates, and what its value has to be.
 
-A test is one ``assert``. Only the expression that it asks for enters the sandbox; what is expected stays outside::
+A test is one ``assert``. Only its EXPR enters the sandbox; the LITERAL, which is what is expected, stays outside::
 
     assert EXPR == LITERAL      assert EXPR                 assert math.isclose(EXPR, NUMBER, rel_tol=…, abs_tol=…)
     assert LITERAL == EXPR      assert not EXPR             assert abs(EXPR - NUMBER) < NUMBER      (or <=)
@@ -27,7 +27,7 @@ from typing import Any
 from rewards.errors import UnusableGoldError
 from rewards.sandbox.values import GarbageError, NotPlainError, decode, encode
 
-_SHAPES = "it is none of the shapes that can be judged from outside; write it as: assert EXPR == LITERAL"
+_SHAPES = "it is none of the shapes that can be compared from outside; write it as: assert EXPR == LITERAL"
 _CONSTRUCTORS: dict[str, Callable[..., Any]] = {
     kind.__name__: kind for kind in (set, frozenset, tuple, list, dict, float)
 }
@@ -43,22 +43,23 @@ _ARITHMETIC: dict[type, Callable[[Any, Any], Any]] = {
 
 
 class _NoLiteralError(ValueError):
-    """An expression that is not worked out on this side."""
+    """An expression that is not a LITERAL, so that its value is not known outside the sandbox."""
 
 
 @dataclass(frozen=True)
 class AnswerTest:
-    """`expression` is worked out in the sandbox; `holds` says whether its value is right."""
+    """`expression` is evaluated in the sandbox; `holds` says, outside it, whether its value is right."""
 
     expression: str
     holds: Callable[[Any], bool]
     example: Any
-    """A value that must be right, if any is."""
+    """A value for which `holds` is true, unless no answer could ever pass."""
     is_yes_or_no: bool
+    """Whether the value can only be true or false, so that the comparison may have been made inside the sandbox."""
 
 
 def parse_test(text: str, names_of_setup: Collection[str]) -> AnswerTest:
-    """Raises UnusableGoldError for a test that cannot be judged, or that no answer could pass."""
+    """Raises UnusableGoldError for a test that cannot be compared from outside, or that no answer could pass."""
     try:
         body = ast.parse(text.strip()).body
         if len(body) != 1 or not isinstance(body[0], ast.Assert):
@@ -185,7 +186,10 @@ def _number(value: Any) -> Any:
 
 
 def _is_said_by_the_answer(expression: str, names_of_setup: Collection[str]) -> bool:
-    """It is what a name gives, called or not, that is neither a builtin's nor the set-up's; so it is no comparison."""
+    """Whether the expression is a name of the answer's own, or a call, attribute or item of one, hence no comparison.
+
+    Names that are builtins or that the set-up binds are not the answer's own.
+    """
     node: ast.expr = ast.parse(expression, mode="eval").body
     while isinstance(node, (ast.Call, ast.Attribute, ast.Subscript)):
         node = node.func if isinstance(node, ast.Call) else node.value

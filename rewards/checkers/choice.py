@@ -44,6 +44,7 @@ def check(gold: str, answer: str) -> bool:
 
 
 def check_gold(gold: str) -> None:
+    """Raises UnusableGoldError unless the gold is a letter, with or without the words of its option."""
     _parse_gold(gold)
 
 

@@ -1,4 +1,7 @@
-"""Is the answer the same as the gold? From the whole down to its parts: lists, ranges, equations, matrices."""
+"""Whether an answer is the same as the gold: the whole is compared first, then its parts.
+
+Parts are the items of lists, ranges, the sides of equations, the cells of matrices; `scalars` compares single values.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from rewards.answer_policy import AnswerPolicy
 from rewards.checkers.forms import (
     FLIPPED,
     Collection,
@@ -23,7 +27,6 @@ from rewards.checkers.normalize import squeeze
 from rewards.checkers.ranges import Ranges, read_ranges
 from rewards.checkers.scalars import is_literal, is_number, same_expression, same_quantity
 from rewards.checkers.words import same_words, without_label
-from rewards.policy import AnswerPolicy
 
 _Part = TypeVar("_Part")
 _INTEGER_PARAMETER = re.compile(r"\(? ?([a-z]) ?\\in ?\\mathbb ?\{?Z\}? ?\)?")
@@ -32,11 +35,12 @@ _VARIABLE = re.compile(r"(?<![A-Za-z\\])[a-df-z](?![A-Za-z])")
 
 @dataclass(frozen=True)
 class Comparison:
-    """Is the answer the same as the gold, under a policy? Both are normalised; from the whole down to the parts."""
+    """Compares a gold with an answer, both normalised, under a policy."""
 
     policy: AnswerPolicy
 
     def same(self, gold: str, answer: str) -> bool:
+        """Whether the answer, or a part of it, is the same as the gold, or the part of it that it is compared with."""
         if squeeze(gold) == squeeze(answer):
             return True
         if is_number(gold) and is_number(answer):

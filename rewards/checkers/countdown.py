@@ -55,7 +55,7 @@ def check(gold: str, answer: str) -> bool:
 
 
 def check_gold(gold: str) -> None:
-    """Whether the target can be reached is not looked into."""
+    """Raises UnusableGoldError unless the gold is of the form above. The target need not be within reach."""
     _parse_gold(gold)
 
 
@@ -93,7 +93,7 @@ def _tokens(answer: str) -> list[str]:
 
 
 class _Parser:
-    """Reads tokens from left to right; `used` collects the numbers. A division by zero gives None."""
+    """Reads tokens from left to right; `used` collects the numbers. A value is None after a division by zero."""
 
     def __init__(self, tokens: list[str]) -> None:
         self._tokens = tokens

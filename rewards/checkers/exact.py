@@ -18,6 +18,7 @@ def check_ignoring_case(gold: str, answer: str) -> bool:
 
 
 def check_gold(gold: str) -> None:
+    """Raises UnusableGoldError unless the gold is text."""
     _wanted(gold)
 
 

@@ -24,6 +24,7 @@ def check(gold: str, answer: str) -> bool:
 
 
 def check_gold(gold: str) -> None:
+    """Raises UnusableGoldError unless the gold is a number."""
     _wanted(gold)
 
 

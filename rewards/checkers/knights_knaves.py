@@ -31,6 +31,7 @@ def check(gold: str, answer: str) -> bool:
 
 
 def check_gold(gold: str) -> None:
+    """Raises UnusableGoldError unless the gold is of the form above, with names that can be told apart in an answer."""
     people = _parse_gold(gold)
     told = ", ".join(f"{name} is a {'knight' if knight else 'knave'}" for name, knight in people.items())
     if not check(gold, told):

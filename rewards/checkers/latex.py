@@ -2,7 +2,7 @@
 
 Gold and answer are brought into one spelling (`normalize`) and taken apart into lists, brackets, intervals,
 equations and matrices (`forms`), piece by piece. Equal strings are right at once; words are compared as words
-(`words`), written numbers exactly (`numbers`), quantities with their units (`units`); the rest goes to math-verify
+(`words`), written numbers exactly (`number_text`), quantities with their units (`units`); the rest goes to math-verify
 (`symbolic`). Where graders disagree, `AnswerPolicy` decides.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 
+from rewards.answer_policy import DEFAULT_POLICY, AnswerPolicy
 from rewards.checkers.compare import Comparison
 from rewards.checkers.forms import read_collection, relation_parts, sides, split_items, with_both_signs
 from rewards.checkers.normalize import normalize, squeeze
@@ -18,7 +19,6 @@ from rewards.checkers.scalars import is_literal
 from rewards.checkers.units import split_unit
 from rewards.checkers.words import is_text
 from rewards.errors import MalformedAnswerError, UnusableGoldError
-from rewards.policy import DEFAULT_POLICY, AnswerPolicy
 
 _MAX_CHARS = 2000
 _MAX_DIGIT_RUN = 400
@@ -41,8 +41,11 @@ def check(gold: str, answer: str, policy: AnswerPolicy = DEFAULT_POLICY) -> bool
 
 
 def check_gold(gold: str, policy: AnswerPolicy = DEFAULT_POLICY) -> None:
-    """Also sends each value of the gold through math-verify, so that one that cannot be computed is found at the
-    start. Values that are only ever compared as they are written (words, dots, other bases) are left out."""
+    """Raises UnusableGoldError for a gold that is empty, oversized, or does not verify against itself.
+
+    Each value in it goes through math-verify, so that one that cannot be computed is found before training. Values that
+    are only ever compared as they are written (words, dots, other bases) do not.
+    """
     wanted = _read_gold(gold, policy)
     if is_text(wanted):
         return
@@ -81,6 +84,7 @@ def _read(text: str, policy: AnswerPolicy) -> str:
 
 
 def _oversize(text: str) -> str | None:
+    """Why a text is too large for the parsers, or None."""
     if len(text) > _MAX_CHARS:
         return f"longer than {_MAX_CHARS} characters"
     if _DIGIT_RUN.search(text):

@@ -44,10 +44,10 @@ _FUNCTIONS = "sin|cos|tan|cot|sec|csc|arcsin|arccos|arctan|log|ln|exp|gcd|lcm|de
 _BASE_NAMES = "two three four five six seven eight nine ten eleven twelve sixteen"
 _BASES = dict(zip(_BASE_NAMES.split(), (*range(2, 13), 16), strict=True))
 _BASE_WORD = rf"_\{{?\s*\\text\s*\{{\s*({'|'.join(_BASES)})\s*\}}\s*\}}?"
-_SAME: list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]] = [
+_REWRITES: list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]] = [
     (re.compile(pattern), replacement)
     for pattern, replacement in (
-        # Written-out commands that say nothing.
+        # Commands that change only how it looks.
         (rf"\\(?:left|right){_WORD_END}\s*\.(?!\d)|\\(?:{_SIZES}){_WORD_END}\s*", ""),
         (r"\\(?:label|tag)\*?\{[^{}]*\}", ""),
         (r"\\math(?:bin|rel|ord|op|punct|open|close)\s*\{([^{}]*)\}", r"\1"),
@@ -148,6 +148,7 @@ _SAME: list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]] = [
         (r"\s+", " "),
     )
 ]
+"""Patterns and their replacements, each applied once, in this order."""
 _DOLLAR = re.compile(r"(?<!\\)\$")
 _BEYOND_ASCII = re.compile(r"[^\x00-\x7f]+")
 _RAISED_OR_LOWERED = {"<super>": "^", "<sub>": "_"}
@@ -166,7 +167,7 @@ def normalize(text: str) -> str:
     text = unicodedata.normalize("NFKC", text).strip()
     if len(_DOLLAR.findall(text)) % 2 == 0:
         text = _DOLLAR.sub("", text)
-    for pattern, replacement in _SAME:
+    for pattern, replacement in _REWRITES:
         text = pattern.sub(replacement, text)
     return _unwrap(text)
 

@@ -30,11 +30,13 @@ _MIXED = re.compile(r"([0-9]+) ?(\\frac.*|(?<= )[0-9]+ ?/ ?[0-9]+)")
 
 @dataclass(frozen=True)
 class Written:
-    """A number and the unit of its last written decimal (None for fractions, which are exact)."""
+    """A number as it was written."""
 
     value: Fraction
     last_digit: Fraction | None = None
+    """What one unit of the last decimal is worth: 0.01 for ``3.14``. None for fractions, which are exact."""
     num_digits: int = 0
+    """Significant digits of a decimal."""
     is_reduced: bool = True
     """False for a fraction whose parts have a common factor, or whose denominator is 1."""
 

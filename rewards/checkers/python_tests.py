@@ -1,14 +1,14 @@
-"""Python answers, judged by running them in `rewards.sandbox` against tests that they cannot see the results of.
+"""Python answers, run in `rewards.sandbox` against tests whose expected results they cannot see.
 
 Golds are JSON, with an optional ``"limit_s"``, the CPU seconds of all tests together. It has to be less than a
-verdict's deadline; an answer that would miss that, whether it computes or sleeps, is wrong a little before::
+verdict's deadline: an answer that runs until shortly before the deadline, computing or sleeping, is stopped and wrong::
 
     {"tests": ["assert add(1, 2) == 3", …], "setup": "import math"}      the answer defines what the tests ask for
     {"inputs": ["1 2\\n", …], "outputs": ["3\\n", …]}                      the answer is a program: stdin and stdout
 
-`rewards.checkers.asserts` lists the tests that can be judged. ``setup`` is run before the answer, in the same module,
-where the answer can read and change it. Of output, white space at the ends of lines and empty last lines do not count.
-The standard library can be imported, installed packages cannot.
+`rewards.checkers.asserts` lists the forms of test that there are. ``setup`` is run before the answer, in the same
+module, where the answer can read and change it. Of output, white space at the ends of lines and empty last lines do
+not count. The standard library can be imported, installed packages cannot.
 
 All tests of an answer are run in one process and in their order, so an earlier one may leave something behind for a
 later one. An answer that reads the tests ahead out of its own process learns what it will be asked, not what is right.
@@ -29,8 +29,8 @@ from typing import Any
 
 from rewards.checkers.asserts import parse_test
 from rewards.errors import MalformedAnswerError, UnusableGoldError, WrongAnswerError, did_you_mean
+from rewards.sandbox.budget import UNBOUNDED, Budget
 from rewards.sandbox.run import CodeError, Job, Sandbox, why_unavailable
-from rewards.workers.limits import UNBOUNDED, Budget
 
 MAX_ANSWER_CHARS = 20_000
 DEFAULT_LIMIT_S = 3.0

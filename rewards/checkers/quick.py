@@ -1,7 +1,7 @@
-"""Verdicts that need no worker: two plain numbers, the one with a unit or a currency sign perhaps, in microseconds.
+"""Verdicts in microseconds, without a worker: for two plain numbers, the answer perhaps with a unit or currency sign.
 
-What is decided here is decided exactly as the worker would, in time bounded by the length of two short texts;
-everything else is left to it.
+They are the same verdicts as a worker's, and take time bounded by the length of two short texts. All other answers are
+left to the workers.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
+from rewards.answer_policy import AnswerPolicy
 from rewards.checkers.integer import parse_number
 from rewards.checkers.normalize import normalize
 from rewards.checkers.units import NEVER_DROPPED, split_unit
-from rewards.policy import AnswerPolicy
 from rewards.records import Outcome, Verdict
 
 _NUMBER = r"[+-]?(?:[0-9]{1,3}(?:,[0-9]{3}){1,6}|[0-9]{1,30})(?:\.[0-9]{1,30})?"

@@ -6,12 +6,12 @@ import re
 from collections.abc import Sequence
 from fractions import Fraction
 
+from rewards.answer_policy import AnswerPolicy
 from rewards.checkers.forms import split_top, without_parentheses
 from rewards.checkers.normalize import squeeze
 from rewards.checkers.number_text import Written, read_number, same_number
 from rewards.checkers.units import NEVER_DROPPED, in_radians, split_unit
 from rewards.checkers.words import fold_words_in
-from rewards.policy import AnswerPolicy
 
 _LITERAL = re.compile(
     r"\\(?:[lcdv]?dots|forall|exists|mathbb|text|lfloor|lceil|mid|angle|triangle|prime)(?![A-Za-z])"

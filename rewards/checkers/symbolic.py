@@ -34,9 +34,10 @@ _TRIGONOMETRIC = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-z])")
 _IMAGINARY_UNIT = re.compile(r"(?<![A-Za-z\\_])i(?![A-Za-z_(])")
 _DIGITS = 30
 _EXACT = sympy.Float("1e-50")
-"""sympy works out a difference until it is sure of `_DIGITS` digits, or finds nothing in a hundred."""
+"""Numbers are equal when their difference, relative to their size, is not above this. sympy computes a difference until
+it is sure of `_DIGITS` digits, or has found only zeros in a hundred."""
 _ROUNDED = sympy.Float("1e-12")
-"""The same where a decimal stands inside an expression, for it was read as a float."""
+"""The same bound where a decimal stands inside an expression, since that was read as a float."""
 
 
 def _literal_only(code: str, local_dict: Any, global_dict: Any) -> Any:
@@ -50,9 +51,9 @@ def _literal_only(code: str, local_dict: Any, global_dict: Any) -> Any:
 
 
 def warm_up() -> None:
-    """Once in each worker: take the place of sympy's only `eval` of text, which its numbers go through.
+    """Prepare a process, once: replace sympy's only `eval` of text, through which its numbers go.
 
-    Also parses once, for the parser builds its tables on first use, and silences the notice that time-outs
+    Also parses once, since the parser builds its tables on first use, and silences the notice that time-outs
     are off.
     """
     sympy_parser.eval_expr = _literal_only
@@ -149,7 +150,7 @@ def _with_imaginary_unit(expression: Any) -> Any:
 
 
 def _constant(expression: Any) -> Any:
-    """The expression worked out as far as sympy does it unasked, when it is a finite number; else None."""
+    """The value of an expression that is a finite number, as far as sympy computes it by itself; else None."""
     if not isinstance(expression, sympy.Expr) or not expression.is_number:
         return None
     value = expression.doit()

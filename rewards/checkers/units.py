@@ -50,7 +50,7 @@ _DEGREES = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?\^ ?\\circ")
 _LETTERS = re.compile(r"(?<![A-Za-z\\])[A-Za-z]")
 _MARKED = rf"\\text ?\{{ ?{_WORD}{_POWER}(?: ?[ /·] ?{_WORD}{_POWER}){{0,4}} ?\}}{_POWER}"
 _BARE = rf"{_WORD}{_POWER}"
-_BEHIND = re.compile(
+_UNIT_BEHIND = re.compile(
     r"(?P<body>.*?[0-9A-Za-z})\]!]) ?"
     r"(?P<unit>\^\\circ(?: ?\\text ?\{ ?[CF] ?\}| ?[CF](?![A-Za-z]))?"
     rf"|{_MARKED}(?: ?(?:/|\\cdot) ?{_MARKED}){{0,2}}"
@@ -58,7 +58,7 @@ _BEHIND = re.compile(
     rf"|(?<=[0-9}}])(?: {_BARE}){{1,4}}(?: ?/ ?{_BARE})?"
     rf"|(?<=[0-9}}])[A-Za-z]{{2,12}}{_POWER}(?:/{_BARE})?)"
 )
-_FRONT = re.compile(
+_UNIT_IN_FRONT = re.compile(
     r"(?P<sign>[-+]?) ?(?P<unit>\\\$|US\\\$|USD|€|£|¥|₹|\$|\\euro(?![a-z])) ?(?P<body>[-+]?[0-9.\\(](?!\$).*)"
 )
 _FRACTION_OF_UNITS = re.compile(r"\\frac ?\{(.*?\}) ?\} ?\{ ?(\\text.*)\}")
@@ -67,7 +67,7 @@ _PIECE = re.compile(r"[A-Za-z.']+|/|\^-?[1-4]")
 
 def split_unit(text: str) -> tuple[str, str]:
     """The body of a quantity and its unit in one spelling; ``(text, "")`` when there is no unit."""
-    if front := _FRONT.fullmatch(text):
+    if front := _UNIT_IN_FRONT.fullmatch(text):
         unit = _CURRENCY[front["unit"]]
         body, again = _split_behind(front["body"])
         return f"{front['sign']}{body}", unit if again in ("", unit) else f"{unit} {again}"
@@ -80,7 +80,7 @@ def in_radians(text: str) -> str:
 
 
 def _split_behind(text: str) -> tuple[str, str]:
-    behind = _BEHIND.fullmatch(text)
+    behind = _UNIT_BEHIND.fullmatch(text)
     if behind is None:
         return text, ""
     body, written = behind["body"].strip(), behind["unit"]
@@ -106,7 +106,7 @@ def _spell(written: str, is_marked: bool, is_glued: bool, is_one: bool) -> str:
         return ""
     if any(_changes_the_number(word) for word in words) or not (is_one or _is_counted(words)):
         return ""
-    return _join([piece if piece[0] in "/^" else _one(piece.strip(".")) for piece in pieces])
+    return _join([piece if piece[0] in "/^" else _singular(piece.strip(".")) for piece in pieces])
 
 
 def _changes_the_number(word: str) -> bool:
@@ -126,15 +126,15 @@ def _is_known(word: str) -> bool:
     return any(form in _ONE_SPELLING for form in (word, word.lower(), word.lower().removesuffix("s")))
 
 
-def _one(word: str) -> str:
-    """A word in the singular, by its short name where it has one."""
+def _singular(word: str) -> str:
+    """A word of a unit in the singular, and a known unit by its own name: ``metres`` is ``m``."""
     lower = word.lower()
     singular = lower.removesuffix("s") if len(lower) > 3 and not lower.endswith("ss") else lower
     return next((_ONE_SPELLING[form] for form in (word, lower, singular) if form in _ONE_SPELLING), singular)
 
 
 def _join(words: list[str]) -> str:
-    """``square cm``, ``cm squared`` and ``cm^2`` are one, ``per`` is a stroke."""
+    """The words of a unit as one text: ``square cm``, ``cm squared`` and ``cm^2`` are ``cm^2``, ``per`` is ``/``."""
     joined: list[str] = []
     power = ""
     for word in words:

@@ -6,7 +6,7 @@ import re
 from fractions import Fraction
 from math import gcd
 
-from rewards.policy import AnswerPolicy
+from rewards.answer_policy import AnswerPolicy
 
 _FRONT = r"(?:(?:[Tt]he )?(?:[Oo]ption|[Cc]hoice|[Aa]nswer)(?: is)?:? )?"
 _CHOICE = re.compile(rf"{_FRONT}(?:\( ?([A-Z]) ?\)|\[ ?([A-Z]) ?\]|([A-Z]) ?[).:]?)")

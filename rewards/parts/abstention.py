@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from rewards.extract import after_thinking
-from rewards.options import AbstentionOptions
+from rewards.answers.extract import after_thinking
+from rewards.parts.checked import CheckedResponse
 from rewards.parts.format import is_well_formed
-from rewards.parts.judged import Judged
+from rewards.parts.options import AbstentionOptions
 from rewards.records import ScoreRequest
 
 _MAX_CHARS = 200
@@ -16,7 +16,9 @@ _APOSTROPHE = re.compile("\\s*['\u2018\u2019\u02bc\u00b4`]\\s*")
 _WRAPPER = re.compile(r"\\(?:text|textbf|textit|mathrm|mbox)\s*\{([^{}]*)\}")
 
 
-def abstention_reward(request: ScoreRequest, judged: Sequence[Judged], options: AbstentionOptions) -> list[float]:
+def abstention_reward(
+    request: ScoreRequest, checked: Sequence[CheckedResponse], options: AbstentionOptions
+) -> list[float]:
     """``right > right with rubbish > abstained > wrong > wrong with rubbish``, one number for each.
 
     A finer form of the three-valued reward (right, abstained, wrong) that arXiv 2509.25760 (TruthRL) and 2601.20126
@@ -29,10 +31,10 @@ def abstention_reward(request: ScoreRequest, judged: Sequence[Judged], options: 
     With the format gate, right answers with rubbish are wrong ones with rubbish.
     """
     phrases = {_normalised(phrase) for phrase in options.phrases}
-    return [_paid(request, one, phrases, options) for one in judged]
+    return [_paid(request, one, phrases, options) for one in checked]
 
 
-def _paid(request: ScoreRequest, one: Judged, phrases: set[str], options: AbstentionOptions) -> float:
+def _paid(request: ScoreRequest, one: CheckedResponse, phrases: set[str], options: AbstentionOptions) -> float:
     if not one.is_right and _stated(request, one) in phrases:
         return options.abstained
     if is_well_formed(one.response, request.opens_think, request.answer_style):
@@ -40,7 +42,7 @@ def _paid(request: ScoreRequest, one: Judged, phrases: set[str], options: Absten
     return options.right_with_rubbish if one.is_right else options.wrong_with_rubbish
 
 
-def _stated(request: ScoreRequest, one: Judged) -> str:
+def _stated(request: ScoreRequest, one: CheckedResponse) -> str:
     """The normalised answer, or what follows the thinking where there is none; empty when it is too long."""
     stated = one.answer
     if stated is None:

@@ -1,4 +1,4 @@
-"""Every reward that a recipe can name, by what it looks at. The names are those of `OPTIONS_OF_REWARD`."""
+"""Every reward that a recipe can name, in three tables by what it looks at. Together they name `OPTIONS_OF_REWARD`."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from rewards.options import LanguageOptions
 from rewards.parts.abstention import abstention_reward
+from rewards.parts.checked import CheckedResponse
 from rewards.parts.correctness import correctness_reward
 from rewards.parts.format import format_reward
-from rewards.parts.judged import Judged
 from rewards.parts.l1 import l1_exact_reward, l1_max_reward
 from rewards.parts.language import language_reward
 from rewards.parts.length import cosine_reward, length_reward, overlong_reward
+from rewards.parts.options import LanguageOptions
 from rewards.parts.repetition import repetition_reward
 from rewards.parts.user import call_function, load_function
 from rewards.records import Outcome, ScoreRequest
 from rewards.spec import RewardSpec
 
 Parts = Sequence[float | None]
-"""One for each completion of a request, in their order."""
+"""A reward's part for each completion of a request, in their order; None where it has no opinion."""
 
 TEXT_REWARDS: Mapping[str, Callable[..., Parts]] = {
     "language": language_reward,
@@ -39,10 +39,11 @@ OUTCOME_REWARDS: Mapping[str, Callable[..., Parts]] = {
     "l1_max": l1_max_reward,
     "abstention": abstention_reward,
 }
-"""``(request, judged, options)``: these depend on whether the answer is right."""
+"""``(request, checked, options)``: these depend on whether the answer is right."""
 
 
 def reads_text(spec: RewardSpec) -> bool:
+    """Whether the reward reads what the model wrote at length, so that a worker computes it."""
     return spec.is_user_function or spec.name in TEXT_REWARDS
 
 
@@ -67,8 +68,8 @@ def open_text_reward(spec: RewardSpec) -> Callable[[ScoreRequest], Parts]:
     return reward
 
 
-def other_parts(spec: RewardSpec, request: ScoreRequest, judged: Sequence[Judged]) -> Parts:
-    """The parts of a reward that does not read text. Raises ValueError when the request lacks what it needs.
+def parts_without_worker(spec: RewardSpec, request: ScoreRequest, checked: Sequence[CheckedResponse]) -> Parts:
+    """The parts of a reward for which `reads_text` is false. Raises ValueError when the request lacks what it needs.
 
     A gold that cannot be used teaches nothing: no outcome-based reward has an opinion on any completion of its group,
     those without an answer included, since being paid for those alone would teach to answer anything.
@@ -76,6 +77,6 @@ def other_parts(spec: RewardSpec, request: ScoreRequest, judged: Sequence[Judged
     options: Any = spec.parsed_options()
     if spec.name in QUICK_REWARDS:
         return QUICK_REWARDS[spec.name](request, options)
-    if any(one.outcome is Outcome.GOLD_UNUSABLE for one in judged):
-        return [None] * len(judged)
-    return OUTCOME_REWARDS[spec.name](request, judged, options)
+    if any(one.outcome is Outcome.GOLD_UNUSABLE for one in checked):
+        return [None] * len(checked)
+    return OUTCOME_REWARDS[spec.name](request, checked, options)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from rewards.extract import ANSWER, END_ANSWER, END_THINK, THINK, find_boxes
-from rewards.options import FormatOptions
+from rewards.answers.boxes import box_contents
+from rewards.answers.extract import ANSWER, END_ANSWER, END_THINK, THINK
+from rewards.parts.options import FormatOptions
 from rewards.records import AnswerStyle, Response, ScoreRequest
 
 _TAGS = (THINK, END_THINK, ANSWER, END_ANSWER)
@@ -41,7 +42,7 @@ def is_well_formed(response: Response, opens_think: bool, answer_style: AnswerSt
 def _has_one_box(text: str) -> bool:
     thinks = THINK in text or END_THINK in text
     tail = _behind_thinking(text) if thinks else text
-    boxes = find_boxes(tail) if tail is not None else []
+    boxes = box_contents(tail) if tail is not None else []
     return len(boxes) == 1 and not _is_empty(boxes[0])
 
 

@@ -10,9 +10,12 @@ from functools import lru_cache
 _TOKEN = re.compile(r"[^\s\u3002\uff01\uff1f]++[\s\u3002\uff01\uff1f]*+|[\s\u3002\uff01\uff1f]++")
 _SENTENCE_END = re.compile(r"[.!?:\u3002\uff01\uff1f\u0964][\"')\u201d]?\s*$|\n")
 _MIN_LETTERS, _MAX_LETTERS = 40, 240
-_SURE = 0.5
-_AS_GOOD_AS = {"zh": {"yue", "wuu"}, "ar": {"ary", "arz"}, "no": {"nn"}, "en": {"pcm"}}
+_MIN_PROBABILITY = 0.5
+"""Below this, the package's guess that a sentence is in another language does not count."""
+_ACCEPTED_AS_WELL = {"zh": {"yue", "wuu"}, "ar": {"ary", "arz"}, "no": {"nn"}, "en": {"pcm"}}
+"""Languages close to a target, which the package often takes it for."""
 _NO_LANGUAGE = "zxx"
+"""ISO 639's code for what is no language."""
 
 
 def sentences(text: str) -> Iterator[str]:
@@ -47,10 +50,10 @@ def open_identifier(package: str, target: str) -> Callable[[str], bool]:
             "option out to go by script alone"
         ) from error
     identifier = module.LanguageIdentifier.from_model_file(module.MODEL_FILE, norm_probs=True)
-    accepted = {target, _NO_LANGUAGE, *_AS_GOOD_AS.get(target, ())}
+    accepted = {target, _NO_LANGUAGE, *_ACCEPTED_AS_WELL.get(target, ())}
 
     def is_target(sentence: str) -> bool:
         language, probability = identifier.classify(sentence)
-        return language in accepted or probability < _SURE
+        return language in accepted or probability < _MIN_PROBABILITY
 
     return is_target

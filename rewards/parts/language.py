@@ -23,13 +23,15 @@ from collections.abc import Callable, Iterator
 from itertools import groupby
 from typing import NamedTuple
 
-from rewards.options import LanguageOptions
 from rewards.parts.identify import open_identifier, sentences
+from rewards.parts.options import LanguageOptions
 from rewards.parts.scripts import ALIKE, LATIN, SCRIPTS_OF_LANGUAGE, UNLIKE, UNSPACED, to_scripts
 from rewards.records import ScoreRequest
 
+# These patterns read scripts (see `to_scripts`): a capital is a letter of that script.
 _WORD = re.compile("|".join([f"[{ALIKE}]{{2,}}", *(f"{script}{{2,}}" for script in UNLIKE), f"[{UNSPACED}]"]))
-_SPELT = re.compile("(?<![A-Z])[A-Z](?: [A-Z](?![A-Z])){4,}+")
+_SPELT_OUT = re.compile("(?<![A-Z])[A-Z](?: [A-Z](?![A-Z])){4,}+")
+"""Five or more single letters with single blanks between them."""
 _IMPORT = re.compile(r"^[ \t]*(?:from [\w.]+ )?import [\w.]+(?: as \w+)?[ \t]*$", re.MULTILINE)
 _TAG = re.compile(r"</?(?:think|answer)>")
 _TEXT_COMMAND = re.compile(r"\\(?:text(?:bf|it|rm|sf|tt|normal)?|mbox|hbox)[ ]?\{((?:[^{}]|\{[^{}]*\})*+)\}")
@@ -37,9 +39,10 @@ _COMMAND = re.compile(r"\\(?:[A-Za-z]++|[ ,;:!])")
 _DELIMITER = re.compile(r"```[A-Za-z0-9+#-]*|`|\$\$?|\\[()\[\]]")
 _CLOSING = {"```": "```", "`": "`", "$": "$", "$$": "$$", "\\(": "\\)", "\\[": "\\]"}
 _BRACES = str.maketrans("{}~", "   ")
-_JOINED = "L++(?:_L++){4,}+"
-_PROSE_IN_CODE = re.compile(f"(?<!L)(?:L++(?:,? ++L++){{4,}}+|{_JOINED})")
-_PROSE_IN_MATHS = re.compile(f"(?<!L)(?:L++(?:,? ++L++){{2,}}+|{_JOINED})")
+_UNDERSCORED = "L++(?:_L++){4,}+"
+"""Five or more Latin words joined by underscores."""
+_PROSE_IN_CODE = re.compile(f"(?<!L)(?:L++(?:,? ++L++){{4,}}+|{_UNDERSCORED})")
+_PROSE_IN_MATHS = re.compile(f"(?<!L)(?:L++(?:,? ++L++){{2,}}+|{_UNDERSCORED})")
 
 
 class _Piece(NamedTuple):
@@ -81,7 +84,7 @@ def language_share(text: str, target: str, is_target: Callable[[str], bool] | No
 
 def _count(scripts: str, wanted: str) -> tuple[int, int]:
     """How many of the words are written in `wanted` scripts, and how many there are."""
-    words = _WORD.findall(_SPELT.sub(_letters_as_words, scripts))
+    words = _WORD.findall(_SPELT_OUT.sub(_letters_as_words, scripts))
     return sum(not word.strip(wanted) for word in words), len(words)
 
 

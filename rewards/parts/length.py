@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from rewards.options import CosineOptions, LengthOptions, OverlongOptions
-from rewards.parts.judged import Judged
+from rewards.parts.checked import CheckedResponse
+from rewards.parts.options import CosineOptions, LengthOptions, OverlongOptions
 from rewards.records import ScoreRequest
 
 
-def length_reward(request: ScoreRequest, judged: Sequence[Judged], options: LengthOptions) -> list[float]:
+def length_reward(request: ScoreRequest, checked: Sequence[CheckedResponse], options: LengthOptions) -> list[float]:
     """Kimi k1.5's length reward within one group (arXiv 2501.12599, section 2.3.3).
 
     ``λ_i = 0.5 - (len_i - min_len) / (max_len - min_len)``, lengths in tokens, over all completions of one
@@ -19,15 +19,15 @@ def length_reward(request: ScoreRequest, judged: Sequence[Judged], options: Leng
 
     Where we differ: open-r1 measures characters; here, as in the paper, it is tokens.
     """
-    lengths = [one.num_tokens for one in judged]
+    lengths = [one.num_tokens for one in checked]
     shortest, longest = min(lengths, default=0), max(lengths, default=0)
     if shortest == longest or request.step < options.warmup_steps:
         return [0.0] * len(lengths)
     lambdas = [0.5 - (length - shortest) / (longest - shortest) for length in lengths]
-    return [value if one.is_right else min(0.0, value) for value, one in zip(lambdas, judged, strict=True)]
+    return [value if one.is_right else min(0.0, value) for value, one in zip(lambdas, checked, strict=True)]
 
 
-def cosine_reward(request: ScoreRequest, judged: Sequence[Judged], options: CosineOptions) -> list[float]:
+def cosine_reward(request: ScoreRequest, checked: Sequence[CheckedResponse], options: CosineOptions) -> list[float]:
     """The cosine reward of "Demystifying Long Chain-of-Thought Reasoning" (arXiv 2502.03373, equation 1, section 4.2).
 
     ``r = r_max + (r_0 - r_max) / 2 · (1 + cos(π · n / max_tokens))`` with n the completion's tokens: it runs from r_0
@@ -42,10 +42,10 @@ def cosine_reward(request: ScoreRequest, judged: Sequence[Judged], options: Cosi
     `exceed`, and default to 1.0, 0.5, -1.0 and -0.5; TRL clamps the length at the maximum, which is ``exceed: null``
     here, while open-r1 measures characters and lets the cosine rise again beyond it.
     """
-    return [_cosine(one, options) for one in judged]
+    return [_cosine(one, options) for one in checked]
 
 
-def _cosine(one: Judged, options: CosineOptions) -> float:
+def _cosine(one: CheckedResponse, options: CosineOptions) -> float:
     if options.exceed is not None and (one.response.truncated or one.num_tokens >= options.max_tokens):
         return options.exceed
     start, end = (

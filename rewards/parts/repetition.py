@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import islice
 
-from rewards.options import RepetitionOptions
+from rewards.parts.options import RepetitionOptions
 from rewards.records import ScoreRequest
 
 

@@ -1,4 +1,4 @@
-"""How a process shuts itself in, for good, before it runs what a model has written."""
+"""A process confines itself, for good, before it runs what a model has written."""
 
 from __future__ import annotations
 
@@ -35,18 +35,21 @@ def lock_down(parent: int, *, cpu_s: int, memory_bytes: int, file_bytes: int) ->
     libc = ctypes.CDLL(None, use_errno=True)
     _set_limits(cpu_s, memory_bytes, file_bytes)
     _drop_capabilities(architecture.numbers["capset"], libc)
-    _control(libc, _PR_SET_NO_NEW_PRIVS, 1)
-    _control(libc, _PR_SET_DUMPABLE, 0)
-    _control(libc, _PR_SET_PDEATHSIG, _SIGKILL)
+    _prctl(libc, _PR_SET_NO_NEW_PRIVS, 1)
+    _prctl(libc, _PR_SET_DUMPABLE, 0)
+    _prctl(libc, _PR_SET_PDEATHSIG, _SIGKILL)
     if os.getppid() != parent:
         raise OSError("the process that asked is gone")
     restrict_files(architecture, libc)
     install_filter(architecture, libc)
-    _prove(libc, architecture.numbers["socket"])
+    _check_confinement(libc, architecture.numbers["socket"])
 
 
 def _set_limits(cpu_s: int, memory_bytes: int, file_bytes: int) -> None:
-    """RLIMIT_NPROC is left alone: it counts all processes of the user, and the filter allows none here anyway."""
+    """Set the kernel's limits, hard ones included.
+
+    RLIMIT_NPROC is left alone: it counts all processes of the user, and the filter lets no process be started anyway.
+    """
     wanted = {
         resource.RLIMIT_CPU: cpu_s,
         resource.RLIMIT_AS: memory_bytes,
@@ -62,20 +65,20 @@ def _set_limits(cpu_s: int, memory_bytes: int, file_bytes: int) -> None:
 
 
 def _drop_capabilities(number: int, libc: ctypes.CDLL) -> None:
-    """Root keeps its name and nothing else."""
+    """Give up all capabilities, so that a process of root may do no more than any other."""
     header, none = struct.pack("=Ii", _CAPABILITY_VERSION, 0), bytes(24)
     if libc.syscall(number, header, none) != 0:
         raise OSError(ctypes.get_errno(), "capabilities cannot be dropped")
 
 
-def _control(libc: ctypes.CDLL, option: int, value: int) -> None:
+def _prctl(libc: ctypes.CDLL, option: int, value: int) -> None:
     arguments = [ctypes.c_ulong(number) for number in (value, 0, 0, 0)]
     if libc.prctl(option, *arguments) != 0:
         raise OSError(ctypes.get_errno(), f"prctl {option} failed")
 
 
-def _prove(libc: ctypes.CDLL, socket_number: int) -> None:
-    """Try what must be refused. A wall that does not stand must stop the run, not the next attack."""
+def _check_confinement(libc: ctypes.CDLL, socket_number: int) -> None:
+    """Try what has to be refused. Raises OSError where the kernel lets it through: then nothing may be run here."""
     attempts: dict[str, Callable[[], object]] = {
         "reads a folder outside": lambda: os.listdir("/"),
         "reads a file outside": lambda: os.open("/proc/self/status", os.O_RDONLY),

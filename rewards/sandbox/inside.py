@@ -1,8 +1,8 @@
-"""What runs in the sandbox. From its first word of the answer on, nothing that this process says is believed.
+"""What runs in the sandboxed process. Once it has begun to run the answer's code, nothing that it sends is trusted.
 
-It reads one request from stdin, confines itself, and sends replies up a pipe: four bytes of length, then the pair
-(kind, content) as `values` writes it. The first reply says that it is confined (or why not), the next ones how the
-set-up and the answer were taken in; then there is one for each thing asked. Replies go out one by one, so that the
+It reads one request from stdin, confines itself, and sends replies through a pipe: four bytes of length, then the pair
+(kind, content) as `values` writes it. The first reply says that it is confined (or why not), the next two say whether
+the set-up and the answer ran; then there is one for each expression or input. Replies are sent one by one, so that the
 other side knows what was being worked on when it had to kill this process.
 """
 
@@ -32,14 +32,14 @@ if TYPE_CHECKING:
 
 
 def main() -> None:
-    """Confine, and only then look at what was sent."""
+    """Read the request, confine this process, and only then run the code in the request."""
     request = decode(_read_all(0))
-    send = _replies()
+    send = _open_reply_pipe()
     try:
         program_input, program_output = os.memfd_create("stdin"), os.memfd_create("stdout")
         longest = max((len(text) for text in request["inputs"]), default=0)
         lock_down(file_bytes=max(OUTPUT_BYTES, longest), **request["confinement"])
-        _forget_where_we_came_from()
+        _hide_parent_and_arguments()
     except Exception as error:
         send("refused", f"{type(error).__name__}: {error}")
         return
@@ -55,8 +55,11 @@ def _read_all(descriptor: int) -> bytes:
     return b"".join(iter(lambda: os.read(descriptor, 1 << 20), b""))
 
 
-def _replies() -> Send:
-    """The way out. It takes the place of stdout, and whatever else was open is closed."""
+def _open_reply_pipe() -> Send:
+    """Keep stdout as the pipe for replies, put /dev/null in the place of the standard files, and close all others.
+
+    Returns the function that sends a reply.
+    """
     pipe, nothing = os.dup(1), os.open(os.devnull, os.O_RDWR)
     for standard in (0, 1, 2):
         os.dup2(nothing, standard)
@@ -72,8 +75,8 @@ def _replies() -> Send:
     return send
 
 
-def _forget_where_we_came_from() -> None:
-    """Tidy up what an honest program could trip over; `exit` is there as in any other Python."""
+def _hide_parent_and_arguments() -> None:
+    """Empty environment and arguments. `exit` and `quit`, which Python leaves out with its option -S, are put back."""
     os.environ.clear()
     sys.argv[:] = [""]
     setattr(builtins, "exit", sys.exit)  # noqa: B010
@@ -81,7 +84,7 @@ def _forget_where_we_came_from() -> None:
 
 
 def _evaluate_all(send: Send, setup: str, source: str, expressions: Iterable[str]) -> None:
-    """Take the answer in as a module, and reply with the value of each expression in it."""
+    """Run set-up and answer as one module, and reply with the value of each expression in it."""
     module = _module("answer")
     for name, code in (("<setup>", setup), ("<answer>", source)):
         error = _attempt(_execute, code, name, module)[1]
@@ -121,9 +124,9 @@ def _run_all(send: Send, source: str, inputs: Iterable[bytes], stdin: int, stdou
 
 
 def _run_program(source: str) -> str | None:
-    """From start to end, as if it had the interpreter for itself. Returns what went wrong.
+    """Run the answer as ``__main__``, from start to exit. Returns what went wrong, or None.
 
-    Files that it has opened on its stdin and stdout must be written out and gone before these are used again.
+    Files that it has opened on its stdin and stdout are flushed and collected, since the next run uses these again.
     """
     sys.stdin = open(0, closefd=False)  # noqa: SIM115
     sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
@@ -137,7 +140,7 @@ def _run_program(source: str) -> str | None:
 
 
 def _fill(descriptor: int, content: bytes) -> None:
-    """Make this the content of a file in memory, to be read from its beginning."""
+    """Replace the content of a file in memory, and go back to its beginning."""
     os.ftruncate(descriptor, 0)
     os.lseek(descriptor, 0, os.SEEK_SET)
     while content:
@@ -146,7 +149,7 @@ def _fill(descriptor: int, content: bytes) -> None:
 
 
 def _finish_program() -> None:
-    """What the interpreter does at a program's end: wait for threads, run exit functions, write out."""
+    """What the interpreter does at a program's end: wait for threads, run exit functions, flush stdout."""
     threading: Any = sys.modules.get("threading")
     if threading is not None:
         for thread in threading.enumerate():
@@ -158,7 +161,7 @@ def _finish_program() -> None:
 
 
 def _module(name: str) -> ModuleType:
-    """A module of that name, known to those who look it up, as dataclasses and pickle do."""
+    """A new module of that name, in `sys.modules`, where dataclasses and pickle look it up."""
     module = ModuleType(name)
     sys.modules[name] = module
     return module

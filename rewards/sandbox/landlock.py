@@ -1,7 +1,7 @@
 """Landlock: which files the sandbox may read. It may write, make or remove none, and use no network.
 
-Newer kernels can restrict more (their ABI says how much); everything that this one knows is restricted. What older
-ones lack is refused by the seccomp filter in any case.
+Newer kernels can restrict more, and the version of their Landlock ABI says how much: all that this kernel can restrict
+is restricted. What an older one cannot, the seccomp filter refuses in any case.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _PACKAGES = ("site-packages", "dist-packages")
 
 def restrict_files(architecture: Architecture, libc: ctypes.CDLL) -> None:
     """Confine this process to reading the standard library and shared libraries. Raises OSError."""
-    ruleset = _create_ruleset(architecture.numbers["landlock_create_ruleset"], libc)
+    ruleset = create_ruleset(architecture.numbers["landlock_create_ruleset"], libc)
     try:
         for path, rights in _readable():
             _allow(architecture.numbers["landlock_add_rule"], libc, ruleset, path, rights)
@@ -49,8 +49,11 @@ def restrict_files(architecture: Architecture, libc: ctypes.CDLL) -> None:
         os.close(ruleset)
 
 
-def _create_ruleset(number: int, libc: ctypes.CDLL) -> int:
-    """A rule set that handles, and so forbids, everything this kernel knows."""
+def create_ruleset(number: int, libc: ctypes.CDLL) -> int:
+    """A descriptor of a rule set that forbids everything that this kernel can forbid, until rules allow some of it.
+
+    `number` is the system call landlock_create_ruleset. Raises OSError where there is no Landlock.
+    """
     abi = libc.syscall(number, None, 0, _GET_VERSION)
     if abi < 1:
         raise OSError(ctypes.get_errno(), "this kernel has no Landlock, or it is switched off")

@@ -1,4 +1,7 @@
-"""The trusted side: starts a sandboxed process, hands it one answer, takes its replies, and kills it in time."""
+"""Runs one answer in a sandboxed process: hands it over, reads the replies, and kills the process in time.
+
+This is the trusted side; `inside` is what runs in the process.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +13,15 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from rewards.sandbox.budget import UNBOUNDED, Budget
 from rewards.sandbox.inside import OUTPUT_BYTES
+from rewards.sandbox.usage import ProcessUsage
 from rewards.sandbox.values import GarbageError, decode, encode
-from rewards.workers.limits import UNBOUNDED, Budget
 
 MEMORY_BYTES = 1 << 30
 """Address space of the sandboxed process at most, the interpreter included."""
@@ -24,18 +29,18 @@ _INTERPRETER_BYTES = 64 << 20
 MAX_THREADS = 64
 
 _ROOT = str(Path(__file__).parents[2])
-_BOOT = (
-    "import sys; sys.path.insert(0, sys.argv[1]); from rewards.sandbox import inside; sys.path.pop(0); inside.main()"
-)
+BOOT = "import sys; sys.path.insert(0, sys.argv[1]); from rewards.sandbox import inside; sys.path.pop(0); inside.main()"
+"""The first code that the sandboxed interpreter runs: import `inside` from this repository, and nothing else."""
 _FLAGS = ("-s", "-P", "-S", "-B", "-X", "utf8")
 _MAX_REPLY_BYTES = OUTPUT_BYTES + (1 << 20)
 _MAX_ERROR_CHARS = 400
-_TICK_S = 0.02
-_SECONDS_TO_DIE = 1.0
+_CHECK_LIMITS_EVERY_S = 0.02
+_AWAIT_EXIT_S = 1.0
+"""How long a process that has closed its pipe is given to end by itself, so that its exit code is known."""
 
 
 class SandboxError(RuntimeError):
-    """No verdict can be had: this machine cannot confine, or something outside ended the process."""
+    """Nothing can be said of the code: this machine cannot confine it, or something outside ended the process."""
 
 
 class CodeError(Exception):
@@ -44,7 +49,7 @@ class CodeError(Exception):
 
 @dataclass(frozen=True)
 class Job:
-    """What to run, all of it in one process, so that what one part leaves behind the next one finds.
+    """What to run. All of it runs in one process, so that later parts see what earlier ones have left behind.
 
     Either `setup` and `source` make up a module in which `expressions` are evaluated one after the other, or
     `source` is a program that is run once for each of `inputs`, its stdin.
@@ -61,16 +66,23 @@ class Sandbox:
 
     `limit_s` bounds the CPU seconds of the whole job, and separately the seconds that it neither computes nor
     waits for a CPU. Whatever it does, it is over after `budget.wall_s`; the memory of the budget is beyond what the
-    interpreter takes. Raises SandboxError unless the process says, before it looks at the job, that it is confined.
+    interpreter takes. `usage` reads what the process with a given id has used. Raises SandboxError unless the process
+    says, before it looks at the job, that it is confined.
     """
 
-    def __init__(self, job: Job, limit_s: float, budget: Budget = UNBOUNDED) -> None:
+    def __init__(
+        self,
+        job: Job,
+        limit_s: float,
+        budget: Budget = UNBOUNDED,
+        usage: Callable[[int], ProcessUsage] = ProcessUsage,
+    ) -> None:
         self._limit_s = limit_s
         self._budget = budget
         self._buffer = b""
         self._began = time.monotonic()
         self._process = subprocess.Popen(
-            [sys.executable, *_FLAGS, "-c", _BOOT, _ROOT],
+            [sys.executable, *_FLAGS, "-c", BOOT, _ROOT],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -78,6 +90,7 @@ class Sandbox:
             cwd="/",
             start_new_session=True,
         )
+        self._usage = usage(self.pid)
         try:
             self._hand_over(job)
             self._await_confinement()
@@ -90,6 +103,11 @@ class Sandbox:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+    @property
+    def pid(self) -> int:
+        """The id of the confined process, which leads a session of its own."""
+        return self._process.pid
 
     def next(self) -> Any:
         """The next reply: to the set-up, to the source, then to each expression (its value) or input (the bytes
@@ -148,7 +166,7 @@ class Sandbox:
         return kind, content
 
     def _take(self, size: int) -> bytes:
-        """The next bytes that the process has sent. What it says is read only within its limits."""
+        """The next `size` bytes that the process has sent. Raises CodeError when it exceeds a limit meanwhile."""
         assert self._process.stdout is not None
         descriptor = self._process.stdout.fileno()
         poll = select.poll()
@@ -157,7 +175,7 @@ class Sandbox:
         missing = size - len(self._buffer)
         while missing > 0:
             self._enforce_limits()
-            if poll.poll(_TICK_S * 1000):
+            if poll.poll(_CHECK_LIMITS_EVERY_S * 1000):
                 parts.append(os.read(descriptor, 1 << 18))
                 missing -= len(parts[-1])
                 if not parts[-1]:
@@ -167,38 +185,17 @@ class Sandbox:
         return received[:size]
 
     def _enforce_limits(self) -> None:
-        """Kernel limits bound a whole process in whole seconds; these are finer. Raises CodeError."""
-        cpu_s = self._cpu_s()
+        """Raise CodeError where a limit is exceeded. The kernel's own limits are coarser: it counts whole seconds."""
+        cpu_s = self._usage.cpu_s()
         if cpu_s > self._limit_s:
             raise CodeError(f"over {self._limit_s:g} s of CPU")
-        if self._num_threads() > MAX_THREADS:
+        if self._usage.num_threads() > MAX_THREADS:
             raise CodeError(f"over {MAX_THREADS} threads")
         wall_s = time.monotonic() - self._began
         if wall_s > self._budget.wall_s:
             raise CodeError(f"over {self._budget.wall_s:g} s in all, {cpu_s:.1f} s of them CPU")
-        if wall_s > self._limit_s and wall_s - cpu_s - self._queued_s() > self._limit_s:
+        if wall_s > self._limit_s and wall_s - cpu_s - self._usage.queued_s() > self._limit_s:
             raise CodeError(f"idle for over {self._limit_s:g} s")
-
-    def _cpu_s(self) -> float:
-        """CPU seconds of the process so far, of all its threads; 0 when it has ended."""
-        try:
-            return time.clock_gettime((~self._process.pid << 3) | 2)
-        except OSError:
-            return 0.0
-
-    def _num_threads(self) -> int:
-        try:
-            return os.stat(f"/proc/{self._process.pid}/task").st_nlink - 2
-        except OSError:
-            return 0
-
-    def _queued_s(self) -> float:
-        """Seconds that its threads have waited for a CPU: on a busy machine these are not the answer's fault."""
-        tasks = Path(f"/proc/{self._process.pid}/task")
-        try:
-            return sum(int((task / "schedstat").read_text().split()[1]) for task in tasks.iterdir()) / 1e9
-        except OSError:
-            return 0.0
 
     def _end(self) -> Exception:
         """Why there are no more replies."""
@@ -215,9 +212,9 @@ class Sandbox:
 
     def _wait(self) -> tuple[int | None, float]:
         """Exit code as subprocess gives it, None where the process lives on, and its CPU seconds."""
-        give_up = min(time.monotonic() + _SECONDS_TO_DIE, self._began + self._budget.wall_s)
+        give_up = min(time.monotonic() + _AWAIT_EXIT_S, self._began + self._budget.wall_s)
         while True:
-            pid, status, usage = os.wait4(self._process.pid, os.WNOHANG)
+            pid, status, usage = os.wait4(self.pid, os.WNOHANG)
             if pid:
                 self._process.returncode = os.waitstatus_to_exitcode(status)
                 return self._process.returncode, usage.ru_utime + usage.ru_stime

@@ -22,7 +22,8 @@ _ALLOWED = """
     getcpu getrlimit getrusage uname sysinfo getrandom
 """
 _UNKNOWN_HERE = ("clone3", "openat2")
-"""They take their arguments by pointer. ENOSYS makes the C library fall back to the calls below."""
+"""Refused with ENOSYS: the filter cannot look at arguments behind pointers, and with ENOSYS the C library falls back to
+`clone` and `openat`, whose arguments it can look at."""
 
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 _FCNTL = (0, 1, 2, 3, 1030)  # F_DUPFD, F_GETFD, F_SETFD, F_GETFL, F_DUPFD_CLOEXEC
@@ -89,7 +90,7 @@ def _refuse(error: int) -> Instruction:
 
 
 def _argument(index: int, *, high: bool = False) -> Instruction:
-    """Load one half of an argument; both processors store the lower half first."""
+    """Load the lower or higher half of an argument; both processors store the lower half first."""
     return (_LOAD, 0, 0, _ARGUMENTS + 8 * index + 4 * high)
 
 

@@ -1,16 +1,16 @@
-"""Numbers of the system calls that the sandbox uses or lets through, by processor: the kernel's own tables."""
+"""Numbers of the system calls that the sandbox makes or lets through, by processor, from the kernel's tables."""
 
 from __future__ import annotations
 
 import os
 import sys
 
-_ARCHITECTURES = {"x86_64": (0xC000003E, 0), "aarch64": (0xC00000B7, 1)}
-"""The name that the processor goes by, its AUDIT_ARCH, and its column in the table below."""
+ARCHITECTURES = {"x86_64": (0xC000003E, 0), "aarch64": (0xC00000B7, 1)}
+"""By the processor's name: its AUDIT_ARCH, and its column in the table below."""
 
 
 class Architecture:
-    """`audit_arch` is how a seccomp filter sees it; `numbers` holds the calls that it has."""
+    """A kind of processor: `audit_arch` is its number in a seccomp filter, `numbers` those of its system calls."""
 
     def __init__(self, name: str, audit_arch: int, numbers: dict[str, int]) -> None:
         self.name = name
@@ -21,15 +21,20 @@ class Architecture:
 def this_architecture() -> Architecture:
     """Raises OSError on machines that the tables do not cover."""
     machine = os.uname().machine
-    if not sys.platform.startswith("linux") or machine not in _ARCHITECTURES or sys.maxsize < 2**32:
+    if not sys.platform.startswith("linux") or machine not in ARCHITECTURES or sys.maxsize < 2**32:
         raise OSError(f"no system call table for {sys.platform} on {machine}")
-    audit_arch, column = _ARCHITECTURES[machine]
-    numbers = {name: row[column] for name, row in _NUMBERS.items()}
-    return Architecture(machine, audit_arch, {name: number for name, number in numbers.items() if number is not None})
+    return architecture(machine)
+
+
+def architecture(name: str) -> Architecture:
+    """One of `ARCHITECTURES`, with the calls that it has. Raises KeyError for others."""
+    audit_arch, column = ARCHITECTURES[name]
+    numbers = {call: row[column] for call, row in NUMBERS.items()}
+    return Architecture(name, audit_arch, {call: number for call, number in numbers.items() if number is not None})
 
 
 # fmt: off
-_NUMBERS: dict[str, tuple[int, int | None]] = {
+NUMBERS: dict[str, tuple[int, int | None]] = {
     # To confine oneself.
     "capset": (126, 91), "prctl": (157, 167), "seccomp": (317, 277), "landlock_create_ruleset": (444, 444),
     "landlock_add_rule": (445, 445), "landlock_restrict_self": (446, 446), "socket": (41, 198),

@@ -1,7 +1,7 @@
-"""Plain data as bytes, for the pipe between the sandbox and the process that judges.
+"""Plain data as bytes, for the pipe between the sandbox and the checker outside.
 
-Whoever reads must not trust whoever writes, so there is nothing to execute in it, and every size is checked. One
-letter says what follows::
+The reader must not trust the writer, so nothing in the data can be executed, and every size is checked. One letter
+says what follows::
 
     n  f  t                      None, False, True
     i5:-1e4a  d6:0x1p+1  s2:ab  b2:ab    int (hexadecimal), float (float.hex), str (UTF-8), bytes

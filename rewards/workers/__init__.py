@@ -1,1 +1,1 @@
-"""Processes that judge, and that are killed when they take too long."""
+"""Processes that verify answers and compute rewards, and that are killed when they take too long."""

@@ -1,4 +1,4 @@
-"""What a call may use of its worker's memory and CPU. The kernel holds to it, whether or not a parent watches."""
+"""Limits on the memory and CPU of a call, which the kernel enforces, whether or not a parent watches."""
 
 from __future__ import annotations
 
@@ -9,28 +9,12 @@ import re
 import resource
 import sys
 import time
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 _SPARE_BYTES = 4 << 20
 _kept_alive: list[Any] = []
-
-
-@dataclass(frozen=True)
-class Budget:
-    """What a checker may give to the processes that it starts for one answer."""
-
-    wall_s: float = math.inf
-    """Wall-clock seconds: with a longer run, the verdict comes after the call's deadline."""
-    memory_bytes: float = math.inf
-
-    def divided_by(self, num_runs: int) -> Self:
-        """For each of several runs, one after the other."""
-        return replace(self, wall_s=self.wall_s / num_runs)
-
-
-UNBOUNDED = Budget()
+"""Objects that C code points to, so that they must never be freed."""
 
 
 def limit_memory(memory_bytes: int) -> None:
@@ -77,8 +61,8 @@ def abort_on_memory_error() -> None:
     """From now on, this process aborts where Python code could catch a MemoryError, in whatever thread.
 
     sympy, and many a reward function, catch every exception and go on with the next idea: what comes of that
-    is an answer of less memory, not of the question. The peak of the address space does not tell, since a large
-    allocation that is refused leaves it as it was. So the error itself is taken, without allocating anything:
+    depends on memory, not on the question. The peak of the address space does not tell, since a large
+    allocation that is refused leaves it as it was. So the error itself is intercepted, without allocating anything:
 
     * CPython 3.11 makes its MemoryErrors by calling the class that `PyExc_MemoryError` points to, when the
       first Python code could see one. It is pointed to a class whose constructor is C's `abort`.

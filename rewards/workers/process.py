@@ -65,7 +65,8 @@ class Child:
             )
         theirs.close()
         os.close(life_line)
-        self._held = held
+        # The child's guardian waits for the end of this pipe, which comes when this process closes it or ends.
+        self._life_line = held
         self.connection = Connection(ours.detach())
 
     @property
@@ -77,7 +78,7 @@ class Child:
         try:
             self.connection.send(message)
         except (BrokenPipeError, ConnectionResetError) as error:
-            raise self._death() from error
+            raise self._death_error() from error
 
     def receive(self, timeout_s: float | None = None) -> Any:
         """The next message. Raises ChildTimeoutError after `timeout_s` seconds, ChildDiedError if the process ends."""
@@ -86,20 +87,20 @@ class Child:
                 raise ChildTimeoutError(f"{self.module} gave no answer within {timeout_s:g} s")
             return self.connection.recv()
         except (EOFError, ConnectionResetError) as error:
-            raise self._death() from error
+            raise self._death_error() from error
 
     def kill(self) -> None:
         """End the process and everything it started, now. Safe to call twice."""
-        if self._held < 0:
+        if self._life_line < 0:
             return
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
         self._process.wait()
         self.connection.close()
-        os.close(self._held)
-        self._held = -1
+        os.close(self._life_line)
+        self._life_line = -1
 
-    def _death(self) -> ChildDiedError:
+    def _death_error(self) -> ChildDiedError:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout=5)
         code = self._process.returncode
@@ -119,7 +120,7 @@ def _path() -> str:
 
 
 def connect_to_parent() -> Connection:
-    """Called once, first thing, in the child: set the guardian and return the pipe to the parent."""
+    """For the child, to be called once and first of all: start the guardian and return the pipe to the parent."""
     life_line = int(os.environ.pop(_LIFE_LINE_VARIABLE))
     pipe = int(os.environ.pop(_PIPE_VARIABLE))
     start_guardian(life_line)

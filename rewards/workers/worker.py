@@ -19,29 +19,31 @@ from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
 
-from rewards.checkers import gold_fault, judge
+from rewards.answer_policy import DEFAULT_POLICY, AnswerPolicy
+from rewards.checkers import gold_fault, verify
 from rewards.parts.builtin import imports_more, open_text_reward
-from rewards.policy import DEFAULT_POLICY, AnswerPolicy
+from rewards.sandbox.budget import Budget
 from rewards.spec import RewardSpec
-from rewards.workers.limits import Budget, abort_on_memory_error, allow_cpu, is_memory_spent, limit_memory, num_cpus
+from rewards.workers.limits import abort_on_memory_error, allow_cpu, is_memory_spent, limit_memory, num_cpus
 
 _LOOK_AT_MEMORY_AFTER_S = 0.005
-"""In less time a call fills some 20 MiB, piece by piece; looking takes 30 µs, as long as a quick verdict."""
-
-
-_VERDICT_S, _VERDICT_FRAC = 0.5, 0.75
-"""Ending the processes that a checker has started, and saying so, takes part of a call's time: half a second, or a
-quarter where deadlines are short."""
+"""Shorter calls are not looked at: they cannot fill more than some 20 MiB piece by piece, and to look takes 30 µs, as
+long as a quick verdict."""
+_MAX_RESERVE_S, _MAX_RESERVE_FRAC = 0.5, 0.25
+"""How much of a call's time the processes that a checker starts do not get, for they have to be ended and their verdict
+sent before the deadline: half a second, or a quarter of the deadline where that is less."""
 
 
 @dataclass(frozen=True)
 class SetUp:
-    """The rewards that read text, by their position in calls, the memory a call may use, in bytes, and the policy
-    that answers are judged by."""
+    """What a worker is told once, before its first call."""
 
     text_rewards: tuple[RewardSpec, ...] = ()
+    """The rewards that read text. A call names one by its position here."""
     memory_bytes: int = 2 << 30
+    """What a call may allocate beyond the worker's own size."""
     policy: AnswerPolicy = DEFAULT_POLICY
+    """The policy that answers are verified by."""
 
     def max_cpu_s(self, call: Call, deadline_s: float) -> float:
         """CPU seconds that a call can use up by its deadline: code that is not ours may keep all cores busy."""
@@ -49,13 +51,13 @@ class SetUp:
         return deadline_s * num_cpus() if may_run_threads else deadline_s
 
     def budget(self, deadline_s: float) -> Budget:
-        """What a checker may give to the processes that it starts, so that its verdict is there by the deadline."""
-        return Budget(max(deadline_s - _VERDICT_S, _VERDICT_FRAC * deadline_s), self.memory_bytes)
+        """What the processes that a checker starts may use, so that the verdict is sent before the deadline."""
+        return Budget(deadline_s - min(_MAX_RESERVE_S, _MAX_RESERVE_FRAC * deadline_s), self.memory_bytes)
 
 
 @dataclass(frozen=True)
 class Call:
-    """One thing to work out: `task` is judge, check_gold or text_reward."""
+    """One thing to work out: `task` is verify, check_gold or text_reward."""
 
     task: str
     arguments: tuple[Any, ...]
@@ -67,7 +69,7 @@ Tasks = dict[str, Callable[..., Any]]
 def work(connection: Connection) -> None:
     """Take a `SetUp` and the calls' deadline in seconds, then jobs until the pipe ends.
 
-    That a job is here is said first, then comes the answer to each of its calls.
+    For each job it first says that it has received it, and then sends the answer to each call as it is there.
     """
     try:
         set_up, deadline_s = connection.recv()
@@ -92,16 +94,16 @@ def _prepare(set_up: SetUp, deadline_s: float) -> Tasks:
     abort_on_memory_error()
     budget = set_up.budget(deadline_s)
     return {
-        "judge": partial(_judge, set_up.policy, budget),
+        "verify": partial(_verify, set_up.policy, budget),
         "check_gold": partial(gold_fault, policy=set_up.policy, budget=budget),
         "text_reward": lambda position, request: list(rewards[position](request)),
     }
 
 
-def _judge(policy: AnswerPolicy, budget: Budget, checker: str, gold: str, answer: str) -> tuple[str, str, float]:
+def _verify(policy: AnswerPolicy, budget: Budget, checker: str, gold: str, answer: str) -> tuple[str, str, float]:
     """Outcome, reason and CPU seconds: a verdict as JSON can carry it."""
     before = _cpu_s()
-    verdict = judge(checker, gold, answer, policy, budget)
+    verdict = verify(checker, gold, answer, policy, budget)
     return verdict.outcome.value, verdict.reason, _cpu_s() - before
 
 
@@ -112,7 +114,7 @@ def _cpu_s() -> float:
 
 
 def _answer(tasks: Tasks, set_up: SetUp, deadline_s: float, payload: bytes) -> dict[str, Any]:
-    """The result of one call, or what it raised. Out of memory, nothing here can be trusted: die."""
+    """The result of one call, or the error that it raised. Ends this process when memory has run out."""
     try:
         call: Call = pickle.loads(payload)
         allow_cpu(set_up.max_cpu_s(call, deadline_s))
@@ -128,4 +130,5 @@ def _answer(tasks: Tasks, set_up: SetUp, deadline_s: float, payload: bytes) -> d
 
 
 def send(connection: Connection, message: dict[str, Any]) -> None:
+    """Send one message as JSON."""
     connection.send_bytes(json.dumps(message).encode())

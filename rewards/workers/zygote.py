@@ -1,13 +1,13 @@
-"""The zygote: a process that has imported what all workers need, and forks one from itself in milliseconds.
+"""The zygote: a process that has imported what all workers need, and forks workers from itself in milliseconds.
 
-`Zygote` is the pool's end of it; ``python -P -m rewards.workers.zygote`` is the process. It is started as a fresh
+`Zygote` is the pool's side of it; ``python -P -m rewards.workers.zygote`` is the process. It is started as a fresh
 interpreter, stays single-threaded, which is what makes its forks safe, and never runs a call or imports a
-user's function itself. All that comes over its pipe are two kinds of request:
+user's function itself. It takes two kinds of request over its pipe:
 
 * FORK a worker, with that worker's end of a socket whose other end the pool keeps; no answer is needed;
-* KILL a worker: its process group gets SIGKILL, and the answer is one byte. Only the zygote, whose child the
-  worker is, can do this without ever hitting a process that was given the same number later, so only the
-  zygote reaps. And only a zygote that lives answers: what became of a worker was not the zygote's end.
+* KILL a worker: its process group gets SIGKILL, and the answer is one byte. Only the parent of a process can signal it
+  without ever hitting another that was given the same id later, and the zygote is the workers' parent. An answer also
+  tells the pool that the zygote lives, so that its death is not what ended the worker.
 
 A worker and whatever it starts are one process group, with a guardian in it that ends the group when the
 zygote is gone; the zygote goes when the trainer does (see `rewards.workers.process`).
@@ -43,12 +43,12 @@ _PR_SET_CHILD_SUBREAPER = 36
 
 
 class Zygote:
-    """The zygote as the pool sees it. Nothing here raises when it has died: `connection` then becomes readable."""
+    """The pool's side of a zygote. Nothing here raises when it has died: `connection` then becomes readable."""
 
     def __init__(self) -> None:
         self._child = Child("rewards.workers.zygote")
         self._numbers = count()
-        never_block_for_long(self.connection)
+        limit_blocking(self.connection)
         self._socket = _as_socket(self.connection)
 
     @property
@@ -61,7 +61,7 @@ class Zygote:
         number = next(self._numbers)
         ours, theirs = socket.socketpair()
         connection = Connection(ours.detach())
-        never_block_for_long(connection)
+        limit_blocking(connection)
         with theirs, contextlib.suppress(OSError):
             socket.send_fds(self._socket, [_REQUEST.pack(_FORK, number)], [theirs.fileno()])
         return number, connection
@@ -86,7 +86,7 @@ class Zygote:
         self._child.kill()
 
 
-def never_block_for_long(connection: Connection) -> None:
+def limit_blocking(connection: Connection) -> None:
     """Reading half a message, or writing to somebody who does not read, raises OSError after a moment."""
     limit = struct.pack("ll", int(_PIPE_TIMEOUT_S), 0)
     with _as_socket(connection) as duplicate:
@@ -99,30 +99,30 @@ def _as_socket(connection: Connection) -> socket.socket:
 
 
 class _Server:
-    """The zygote's own side: its workers by number, and why it can start none, if so."""
+    """The zygote's own side. `refusal` says why it can start no worker; it is empty where it can."""
 
     def __init__(self, requests: socket.socket, refusal: str) -> None:
         self._requests = requests
         self._refusal = refusal
         self._pid_of: dict[int, int] = {}
-        # Only the zygote keeps the end that is written to: when it goes, however it goes, the guardians know.
+        # Only the zygote holds the writing end: when it ends, in whatever way, the guardians see the end of the line.
         self._life_line, self._held = os.pipe()
 
     def serve(self) -> None:
-        """Do what is asked until the pool has gone, then end all workers."""
+        """Handle requests until the pool has gone, then end all workers."""
         while True:
             if select.select([self._requests], [], [], _REAP_EVERY_S)[0]:
                 request, descriptors, _, _ = socket.recv_fds(self._requests, _REQUEST.size, 1)
                 if not request:
                     break
                 verb, number = _REQUEST.unpack(request)
-                self._obey(verb, number, descriptors)
+                self._handle(verb, number, descriptors)
             self._reap()
         for number in list(self._pid_of):
             self._kill(number)
             self._await_group(number)
 
-    def _obey(self, verb: int, number: int, descriptors: list[int]) -> None:
+    def _handle(self, verb: int, number: int, descriptors: list[int]) -> None:
         if verb == _KILL:
             self._kill(number)
             self._requests.sendall(_DONE)
@@ -140,7 +140,7 @@ class _Server:
         """Raises RuntimeError when a worker could not be relied on, OSError when there is no room for one."""
         if self._refusal:
             raise RuntimeError(self._refusal)
-        _refuse_threads()
+        require_one_thread()
         pid = os.fork()
         if pid == 0:
             self._become_worker(connection)
@@ -150,7 +150,7 @@ class _Server:
             os.setpgid(pid, pid)
 
     def _become_worker(self, connection: Connection) -> NoReturn:
-        """What the forked process does: let go of all that is the zygote's, then work."""
+        """What the forked process does: close the zygote's descriptors, then work until its pipe ends."""
         try:
             os.setpgid(0, 0)
             self._requests.close()
@@ -170,7 +170,7 @@ class _Server:
             os.kill(pid, signal.SIGKILL)  # it may have left the group
 
     def _reap(self) -> None:
-        """Take in all processes that have ended: workers, and what these left behind.
+        """Reap all processes that have ended: workers, and what these left behind.
 
         A worker that ended by itself takes its group along, before its number can become another's.
         """
@@ -189,8 +189,11 @@ class _Server:
                 os.waitpid(-self._pid_of[number], 0)
 
 
-def _refuse_threads() -> None:
-    """A lock that another thread holds at the fork would stay locked in the worker for ever (Linux)."""
+def require_one_thread() -> None:
+    """Raise RuntimeError where this process has several threads (Linux).
+
+    A lock that another thread holds at a fork would stay locked in the worker for ever.
+    """
     if sys.platform.startswith("linux") and (num_threads := len(os.listdir("/proc/self/task"))) != 1:
         raise RuntimeError(f"the process to fork workers from has {num_threads} threads where it must have 1")
 
@@ -213,7 +216,7 @@ def _warm_up() -> str:
             return f"in Python {sys.version.split()[0]}, calls that run out of memory cannot be told from others"
     except Exception:
         return traceback.format_exc(limit=-3)
-    # What there is by now is never collected, so that collections do not copy the pages that workers share.
+    # Objects that exist by now are left out of garbage collection, which would copy the pages that workers share.
     gc.collect()
     gc.freeze()
     return ""

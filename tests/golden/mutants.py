@@ -378,7 +378,11 @@ MUTANTS = (
     ),
     _mutant("cost ignored", "batching", "(cost + piece.cost, index,", "(cost + piece.num_tokens, index,", "balance"),
     _mutant(
-        "budget ignored", "batching", "while queue and queue[0][2] < piece.num_tokens and", "while False and", "balance"
+        "budget ignored",
+        "batching",
+        "(cost + piece.cost, index, room - piece.num_tokens)",
+        "(cost + piece.cost, index, room)",
+        "balance",
     ),
     _mutant(
         "some ranks have more to do",

@@ -33,6 +33,18 @@ ROOMS = (
 """The rooms of grpo/ and the files beside them, the lowest first. A room imports itself and what stands before it;
 rooms of one line do not know each other."""
 
+ROOMS_OF_REWARDS = (
+    ("errors",),
+    ("records", "answer_policy", "jsonl"),
+    ("answers", "sandbox"),
+    ("checkers",),
+    ("parts",),
+    ("workers",),
+    ("verdicts",),
+    ("scorer", "verify"),
+)
+"""The same for rewards/, with `spec`, which says what a recipe writes of a part, as a file of the parts' room."""
+
 COMMANDS = {"evaluation/command.py"}
 """Commands that live in the room of what they do, and open a run as `assemble` does."""
 
@@ -64,8 +76,14 @@ def room_of(file: Path) -> str:
     return file.relative_to(ROOT / "grpo").parts[0].removesuffix(".py")
 
 
-def height(room: str) -> int:
-    return next(number for number, rooms in enumerate(ROOMS) if room in rooms)
+def room_of_rewards(name: str) -> str:
+    """The room of a file or module of rewards/, ``rewards.spec`` or ``rewards/spec.py``."""
+    room = name.removesuffix(".py").replace("/", ".").split(".")[1]
+    return "parts" if room == "spec" else room
+
+
+def height(room: str, order: tuple[tuple[str, ...], ...] = ROOMS) -> int:
+    return next(number for number, rooms in enumerate(order) if room in rooms)
 
 
 def test_every_room_has_its_place() -> None:
@@ -80,6 +98,21 @@ def test_imports_run_downwards(file: Path) -> None:
         return
     rooms = {name.split(".")[1] for name in imports(file) if name.startswith("grpo.")} - {own}
     above = [room for room in rooms if height(room) >= height(own)]
+    assert not above, f"{own} imports {', '.join(above)}"
+
+
+def test_every_room_of_rewards_has_its_place() -> None:
+    found = {room_of_rewards(str(file.relative_to(ROOT))) for file in python_files("rewards")} - {"__init__"}
+    assert found == {room for rooms in ROOMS_OF_REWARDS for room in rooms}
+
+
+@pytest.mark.parametrize("file", python_files("rewards"), ids=lambda file: str(file.relative_to(ROOT)))
+def test_imports_run_downwards_in_rewards(file: Path) -> None:
+    own = room_of_rewards(str(file.relative_to(ROOT)))
+    if own == "__init__":
+        return
+    rooms = {room_of_rewards(name) for name in imports(file) if name.startswith("rewards.")} - {own}
+    above = [room for room in rooms if height(room, ROOMS_OF_REWARDS) >= height(own, ROOMS_OF_REWARDS)]
     assert not above, f"{own} imports {', '.join(above)}"
 
 

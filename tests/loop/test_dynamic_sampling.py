@@ -220,6 +220,31 @@ def test_no_tokens_and_no_texts_are_told_to_other_ranks() -> None:
     assert long < 300 * PER_STEP * 3
 
 
+class OneOfTwo(SoleWorld):
+    """One of two ranks, alone."""
+
+    def __init__(self, rank: int) -> None:
+        super().__init__(torch.device("cpu"))
+        self.rank, self.size = rank, 2
+
+    def stride(self, items: Sequence[Any]) -> list[Any]:
+        return list(items[self.rank :: 2])
+
+
+@pytest.mark.parametrize("step", range(1, 9))
+def test_a_problem_that_comes_twice_is_written_anew_whichever_rank_writes_it(step: int) -> None:
+    """Three problems for five prompts: two ranks together ask with the very seeds of one, all of them different."""
+    few = prompt_set(3, per_step=5, max_rounds=1)
+    alone = EchoEngine()
+    draw(step, [], prompts=few, engine=alone)
+    ranks = EchoEngine(), EchoEngine()
+    for rank, engine in enumerate(ranks):
+        draw(step, [], prompts=few, engine=engine, world=OneOfTwo(rank))
+    together = [request.seeds for engine in ranks for request in engine.asked]
+    assert sorted(together) == sorted(request.seeds for request in alone.asked)
+    assert len({seed for seeds in together for seed in seeds}) == 5 * 3
+
+
 # What whole runs do.
 
 STEPS = 5

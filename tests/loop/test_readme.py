@@ -19,10 +19,10 @@ from grpo.policy.objective_choice import choose_objective
 from grpo.recipe.resume import RESUMABLE
 from grpo.recipe.sections import UpdateSection
 from grpo.run.metrics import DEFINITIONS
+from rewards.answer_policy import AnswerPolicy
 from rewards.checkers import CHECKERS
-from rewards.options import OPTIONS_OF_REWARD
+from rewards.parts.options import OPTIONS_OF_REWARD
 from rewards.parts.user import load_function
-from rewards.policy import AnswerPolicy
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()

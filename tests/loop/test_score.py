@@ -1,4 +1,4 @@
-"""`grpo score`: files of completions, two verifiers side by side, and golds against themselves."""
+"""`grpo score`: files of completions, two recipes side by side, and golds against themselves."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from toy import toy_recipe
 
 from grpo.cli import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USER_ERROR, parse
 from grpo.score.output import progress, short
-from grpo.score.row_scorer import begun
+from grpo.score.row_scorer import submitted_ahead
 from grpo.score.rows import batches, columns_needed, read_completions
 from rewards.jsonl import RowWriter
 from rewards.spec import RewardSpec
@@ -126,7 +126,7 @@ def test_rows_without_tokens_are_not_taken_for_empty_ones(tmp_path: Path, tiny_m
     assert "1 completions, mean reward 0.0000: correct 1; 1 bad rows" in output
 
 
-class NotingJudge:
+class NotingScorer:
     """Notes when batches come."""
 
     def __init__(self) -> None:
@@ -137,10 +137,10 @@ class NotingJudge:
 
 
 def test_the_batch_behind_is_under_way_while_one_is_waited_for() -> None:
-    judges = [NotingJudge(), NotingJudge()]
-    seen = [judges[1].num_submitted for _ in begun([[], [], []], judges)]  # type: ignore[arg-type]
+    scorers = [NotingScorer(), NotingScorer()]
+    seen = [scorers[1].num_submitted for _ in submitted_ahead([[], [], []], scorers)]  # type: ignore[arg-type]
     assert seen == [2, 3, 3]
-    assert judges[0].num_submitted == 3
+    assert scorers[0].num_submitted == 3
 
 
 def test_more_than_one_batch_keeps_its_order(tmp_path: Path) -> None:
@@ -304,10 +304,10 @@ def test_text_for_the_screen_is_one_short_harmless_line() -> None:
     assert short("x" * 150) == "x" * 100 + " … 50 more"
 
 
-# Two verifiers
+# Two recipes
 
 
-def test_compare_shows_where_two_verifiers_differ(tmp_path: Path, tiny_model: Path) -> None:
+def test_compare_shows_where_two_recipes_differ(tmp_path: Path, tiny_model: Path) -> None:
     """The default looks for an answer in tags, the recipe for one in a box."""
     rows = [
         {"text": "<think>x</think><answer>4</answer>", "gold": "4"},
@@ -332,7 +332,7 @@ def test_compare_shows_where_two_verifiers_differ(tmp_path: Path, tiny_model: Pa
         ["correct", "1", "0", "1"],
         ["no_answer", "0", "1", "1"],
     ]
-    assert lines[9:11] == ["of 4 completions, 2 are judged differently and 2 are paid differently", "row 0: gold 4"]
+    assert lines[9:11] == ["of 4 completions, 2 have another outcome and 2 another reward", "row 0: gold 4"]
     assert lines[11].startswith("  A correct       4")
     assert lines[12].startswith("  B no_answer     no answer  (")
     assert lines[13] == "row 2: gold 4"
@@ -347,11 +347,11 @@ def test_compare_shows_where_two_verifiers_differ(tmp_path: Path, tiny_model: Pa
     assert found[0]["reason_b"]
 
 
-def test_a_verifier_agrees_with_itself(tmp_path: Path, tiny_model: Path) -> None:
+def test_a_recipe_agrees_with_itself(tmp_path: Path, tiny_model: Path) -> None:
     recipe = boxed_recipe(tmp_path, tiny_model)
     code, output = run_grpo("score", write(tmp_path / "rows.jsonl", ROWS), "--recipe", recipe, "--compare", recipe)
     assert code == 0, output
-    assert output.splitlines()[-1] == "of 5 completions, 0 are judged differently and 0 are paid differently"
+    assert output.splitlines()[-1] == "of 5 completions, 0 have another outcome and 0 another reward"
 
 
 # Golds

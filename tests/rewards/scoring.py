@@ -1,6 +1,6 @@
 """Short ways to write requests."""
 
-from rewards.parts.judged import Judged
+from rewards.parts.checked import CheckedResponse
 from rewards.records import Response, ScoreRequest
 
 
@@ -13,10 +13,10 @@ def request(*texts: str, gold: str = "71", checker: str = "integer", **more: obj
     return ScoreRequest("t/0", "What is 23 + 48?", gold, checker, responses, **more)  # type: ignore[arg-type]
 
 
-def judged(lengths, outcomes, truncated=False):
+def checked(lengths, outcomes, truncated=False):
     """Completions of so many tokens with these verdicts."""
     pairs = zip(lengths, outcomes, strict=True)
-    return [Judged(Response("", length, truncated), outcome) for length, outcome in pairs]
+    return [CheckedResponse(Response("", length, truncated), outcome) for length, outcome in pairs]
 
 
 def request_of(found, **more):

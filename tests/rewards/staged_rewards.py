@@ -12,6 +12,8 @@ from pathlib import Path
 
 import sympy.core.random
 
+from rewards import ScoreRequest
+
 
 def loops_for_ever(prompts, completions, **columns):
     while True:
@@ -97,7 +99,7 @@ def names_only_what_it_needs(completions, bonus=0):
     return [None if "skip" in text else len(text) + bonus for text in completions]
 
 
-def takes_a_request(request, scale=1.0):
+def takes_a_request(request: ScoreRequest, scale=1.0):
     return [scale * response.num_tokens for response in request.responses]
 
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from rewards.checkers import judge
-from rewards.extract import extract
-from rewards.policy import AnswerPolicy
+from rewards.answer_policy import AnswerPolicy
+from rewards.answers.extract import extract
+from rewards.checkers import verify
 from rewards.records import Outcome
 
 TABLE = [
@@ -68,7 +68,7 @@ BOXES = [
 
 @pytest.mark.parametrize(("option", "choice", "gold", "answer", "expected"), TABLE)
 def test_policy(option, choice, gold, answer, expected):
-    verdict = judge("math", gold, answer, AnswerPolicy.model_validate({option: choice}))
+    verdict = verify("math", gold, answer, AnswerPolicy.model_validate({option: choice}))
     assert verdict.outcome is (Outcome.CORRECT if expected else Outcome.WRONG)
 
 

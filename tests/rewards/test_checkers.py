@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from rewards.checkers import gold_fault, judge
+from rewards.checkers import gold_fault, verify
 from rewards.records import Outcome
 
 RIGHT, WRONG, BAD, GOLD = Outcome.CORRECT, Outcome.WRONG, Outcome.MALFORMED, Outcome.GOLD_UNUSABLE
@@ -200,7 +200,7 @@ def uncollected():
 def test_table(checker, gold, answer, expected, reason, uncollected):
     """A verdict's own work is bounded: neither what else the machine does nor what other tests left to collect."""
     start = time.thread_time()
-    assert judge(checker, gold, answer).outcome is expected, reason
+    assert verify(checker, gold, answer).outcome is expected, reason
     if checker != "math":
         assert time.thread_time() - start < 0.2
 
@@ -212,12 +212,12 @@ def test_gold_check_agrees_with_the_table(checker, table):
 
 
 def test_case_is_an_option_of_exact():
-    assert judge("exact_ignore_case", "Paris", "PARIS").outcome is RIGHT
+    assert verify("exact_ignore_case", "Paris", "PARIS").outcome is RIGHT
 
 
 def test_unknown_checker_is_refused_with_advice():
     with pytest.raises(ValueError, match="checker='maths': no such checker; did you mean 'math'"):
-        judge("maths", "1", "1")
+        verify("maths", "1", "1")
 
 
 def test_symbolic_parser_never_evaluates_text():
@@ -228,7 +228,7 @@ def test_symbolic_parser_never_evaluates_text():
     symbolic.warm_up()
     with pytest.raises(ValueError, match="never evaluated"):
         parse_expr("().__class__")
-    assert judge("math", "1 + x", "x + 1").outcome is RIGHT
+    assert verify("math", "1 + x", "x + 1").outcome is RIGHT
 
 
 @pytest.mark.parametrize("gold", ["\\frac{1}{", "}{", "x^{", "1 +", "2 + + * 3", "(("])
@@ -238,15 +238,15 @@ def test_golds_that_cannot_be_parsed_are_found(gold):
 
 def test_a_reference_that_is_met_comes_before_one_that_cannot_be_computed():
     """The second is a bomb: looked at, it would not come back."""
-    assert judge("math", json.dumps({"any_of": ["\\frac{2}{4}", "9!!!!!!"]}), "0.5").outcome is RIGHT
+    assert verify("math", json.dumps({"any_of": ["\\frac{2}{4}", "9!!!!!!"]}), "0.5").outcome is RIGHT
 
 
 @pytest.mark.parametrize(
     "words", ["squared", "factorial", "dozen", "thirds", "hundredths", "point five", "negative", "ten", "is not it"]
 )
 def test_words_that_change_a_number_are_no_unit(words):
-    assert judge("math", "7", f"7 {words}").outcome is WRONG
-    assert judge("math", "7", f"7\\text{{ {words}}}").outcome is WRONG
+    assert verify("math", "7", f"7 {words}").outcome is WRONG
+    assert verify("math", "7", f"7\\text{{ {words}}}").outcome is WRONG
 
 
 @pytest.mark.parametrize(
@@ -255,6 +255,6 @@ def test_words_that_change_a_number_are_no_unit(words):
 def test_long_texts_come_back_at_once(text):
     """As gold and as answer: nothing in front of the parser may take more than linear time, or recurse."""
     start = time.perf_counter()
-    judge("math", "5", text)
-    judge("math", text, "5")
+    verify("math", "5", text)
+    verify("math", text, "5")
     assert time.perf_counter() - start < 5

@@ -1,11 +1,11 @@
-"""Code answers: what is right, what is wrong and why, and which golds no answer can be judged against."""
+"""Code answers: what is right, what is wrong and why, and which golds no answer can be verified against."""
 
 import json
 
 import pytest
 from code_golds import ADD, ADDING, programs, unit
 
-from rewards.checkers import find_checker, gold_fault, judge, python_tests
+from rewards.checkers import find_checker, gold_fault, python_tests, verify
 from rewards.checkers.python_tests import MAX_ANSWER_CHARS, MAX_LIMIT_S
 from rewards.errors import UnusableGoldError
 from rewards.records import Outcome
@@ -188,7 +188,7 @@ def names(rows):
 
 @pytest.mark.parametrize(("gold", "answer", "outcome", "reason"), TABLE, ids=names(TABLE))
 def test_verdicts(gold, answer, outcome, reason):
-    verdict = judge("python_tests", gold, answer)
+    verdict = verify("python_tests", gold, answer)
     assert verdict.outcome is outcome, verdict.reason
     assert outcome is RIGHT or reason in verdict.reason
     assert gold_fault("python_tests", gold) is None
@@ -197,18 +197,18 @@ def test_verdicts(gold, answer, outcome, reason):
 @pytest.mark.parametrize(("gold", "answer", "outcome", "reason"), UNUSABLE, ids=names(UNUSABLE))
 def test_unusable_golds(gold, answer, outcome, reason):
     assert reason in gold_fault("python_tests", gold)
-    verdict = judge("python_tests", gold, answer)
+    verdict = verify("python_tests", gold, answer)
     assert (verdict.outcome, reason in verdict.reason) == (outcome, True)
 
 
 def test_an_answer_cannot_blame_the_gold():
     gold = unit("assert f() == 1", setup="import math")
     for answer in ("raise SystemExit", "import os\nos._exit(1)", "import math\nmath.pi = None", "f = 1"):
-        assert judge("python_tests", gold, answer).outcome is WRONG
+        assert verify("python_tests", gold, answer).outcome is WRONG
 
 
-def test_nothing_is_judged_where_nothing_can_be_confined(monkeypatch):
-    monkeypatch.setattr(run, "_BOOT", run._BOOT.replace("inside.main()", "raise SystemExit(7)"))
+def test_nothing_is_verified_where_nothing_can_be_confined(monkeypatch):
+    monkeypatch.setattr(run, "BOOT", run.BOOT.replace("inside.main()", "raise SystemExit(7)"))
     run.why_unavailable.cache_clear()
     assert "does not start" in gold_fault("python_tests", ADDING)
     with pytest.raises(run.SandboxError, match="exit code 7"):
@@ -226,7 +226,7 @@ def test_many_tests_take_one_process(monkeypatch):
         python_tests, "Sandbox", lambda *arguments: started.append(arguments) or run.Sandbox(*arguments)
     )
     gold = unit(*(f"assert f({n}) == {n * n}" for n in range(300)))
-    assert judge("python_tests", gold, "def f(n): return n * n").outcome is RIGHT
+    assert verify("python_tests", gold, "def f(n): return n * n").outcome is RIGHT
     assert len(started) == 1
 
 
@@ -245,7 +245,7 @@ def test_late_answers_are_wrong_and_no_failure_of_the_verifier(answer, limit_s, 
     gold = ADDING if limit_s is None else unit("assert add(1, 2) == 3", limit_s=limit_s)
     several = json.dumps({"any_of": [gold, ADDING]})
     with WorkerPool(1, 2.0) as pool:
-        calls = [Call("judge", ("python_tests", one, text)) for text in (answer, ADD) for one in (gold, several)]
+        calls = [Call("verify", ("python_tests", one, text)) for text in (answer, ADD) for one in (gold, several)]
         results = pool.submit(calls).result()
     assert [result.status for result in results] == ["done"] * 4
     assert [result.value[0] for result in results] == ["wrong", "wrong", "correct", "correct"]
@@ -266,7 +266,7 @@ def test_code_gets_no_more_memory_than_a_call_may_have():
     outcomes = []
     for memory_bytes in (2 << 30, 256 << 20):
         with WorkerPool(1, 10.0, SetUp(memory_bytes=memory_bytes)) as pool:
-            [result] = pool.submit([Call("judge", ("python_tests", ADDING, answer))]).result()
+            [result] = pool.submit([Call("verify", ("python_tests", ADDING, answer))]).result()
         outcomes.append(result.value[:2])
     assert outcomes == [["correct", ""], ["wrong", "test 1 of 2: MemoryError"]]
 
@@ -275,5 +275,5 @@ def test_looking_for_the_fence_takes_one_pass():
     """Twice as long a line takes twice as long, not four times: this one would take longer than a verdict may."""
     line = "~" * (MAX_ANSWER_CHARS - 10) + " a b"
     with WorkerPool(1, 2.0) as pool:
-        [result] = pool.submit([Call("judge", ("python_tests", ADDING, line))]).result()
+        [result] = pool.submit([Call("verify", ("python_tests", ADDING, line))]).result()
     assert result.value[0] == "wrong"

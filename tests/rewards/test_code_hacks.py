@@ -11,7 +11,7 @@ from code_golds import ADD, ADDING, programs, unit
 from processes import wait_for
 from scoring import request
 
-from rewards.checkers import judge
+from rewards.checkers import verify
 from rewards.records import Outcome
 from rewards.sandbox import run
 from rewards.spec import RewardSpec
@@ -151,12 +151,12 @@ def nothing_left():
 )
 def test_hacks(nothing_left, answer, reason):
     start = time.monotonic()
-    verdict = judge("python_tests", TARGET, answer)
+    verdict = verify("python_tests", TARGET, answer)
     assert time.monotonic() - start < 15
     assert verdict.outcome is WRONG
     assert any(part in verdict.reason for part in reason.split("|")), verdict.reason
     assert len(verdict.reason) < 600
-    assert judge("python_tests", ADDING, ADD).outcome is RIGHT
+    assert verify("python_tests", ADDING, ADD).outcome is RIGHT
 
 
 PROGRAM_HACKS = [
@@ -173,18 +173,18 @@ PROGRAM_HACKS = [
 
 @pytest.mark.parametrize(("answer", "reason"), PROGRAM_HACKS)
 def test_hacks_by_programs(nothing_left, answer, reason):
-    verdict = judge("python_tests", programs(("3", "9"), ("4", "16"), limit_s=1), answer)
+    verdict = verify("python_tests", programs(("3", "9"), ("4", "16"), limit_s=1), answer)
     assert verdict.outcome is WRONG
     assert any(part in verdict.reason for part in reason.split("|")), verdict.reason
-    assert judge("python_tests", SQUARES, "print(int(input()) ** 2)").outcome is RIGHT
+    assert verify("python_tests", SQUARES, "print(int(input()) ** 2)").outcome is RIGHT
 
 
 def test_what_is_expected_never_enters_the_sandbox(monkeypatch):
     sent = []
     encode = run.encode
     monkeypatch.setattr(run, "encode", lambda value: sent.append(encode(value)) or sent[-1])
-    judge("python_tests", TARGET, "f = lambda n: 1")
-    judge("python_tests", programs(("3", SECRET)), "print(1)")
+    verify("python_tests", TARGET, "f = lambda n: 1")
+    verify("python_tests", programs(("3", SECRET)), "print(1)")
     assert len(sent) == 2
     for data in sent:
         assert not [text for text in (SECRET, "12.5", "17.25", "1e-09") if text.encode() in data]
@@ -192,14 +192,16 @@ def test_what_is_expected_never_enters_the_sandbox(monkeypatch):
 
 def test_the_search_for_it_finds_what_is_there():
     gold = unit(f"assert f(1) == '{SECRET}'", setup=f"hidden = '{SECRET}'")
-    assert judge("python_tests", gold, SEARCH).outcome is RIGHT
+    assert verify("python_tests", gold, SEARCH).outcome is RIGHT
 
 
 def test_in_a_worker_that_is_killed_at_its_deadline():
     """The worker's limits do not get in the way, and what it was running goes with it."""
     set_up = SetUp((RewardSpec(name="staged_rewards:runs_code_without_end"),))
     calls = [Call("text_reward", (0, request("a")))]
-    calls += [Call("judge", ("python_tests", ADDING, answer)) for answer in (ADD, "def add(a, b): return [0] * 10**10")]
+    calls += [
+        Call("verify", ("python_tests", ADDING, answer)) for answer in (ADD, "def add(a, b): return [0] * 10**10")
+    ]
     before = set(psutil.Process().children(recursive=True))
     with WorkerPool(1, 2.0, set_up) as pool:
         late, right, greedy = pool.submit(calls).result()

@@ -51,12 +51,12 @@ def test_labelled_pairs(file):
     with Verifier(num_workers=2) as verifier:
         verdicts = verifier.verdicts(questions)
     paid = [verdict.outcome is Outcome.CORRECT for verdict in verdicts]
-    judged = list(zip(pairs, paid, strict=True))
-    assert [row["id"] for row, was_paid in judged if was_paid and not row["equivalent"]] == []
-    assert {row["id"] for row, was_paid in judged if row["equivalent"] and not was_paid} == STRICTER_THAN_THE_LABEL[
+    answered = list(zip(pairs, paid, strict=True))
+    assert [row["id"] for row, was_paid in answered if was_paid and not row["equivalent"]] == []
+    assert {row["id"] for row, was_paid in answered if row["equivalent"] and not was_paid} == STRICTER_THAN_THE_LABEL[
         file.name
     ]
-    assert sum(was_paid == row["equivalent"] for row, was_paid in judged) / len(pairs) >= FLOOR
+    assert sum(was_paid == row["equivalent"] for row, was_paid in answered) / len(pairs) >= FLOOR
 
 
 @needs_shared

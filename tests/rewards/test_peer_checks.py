@@ -8,14 +8,14 @@ import json
 import math
 
 import pytest
-from scoring import judged, request_of
+from scoring import checked, request_of
 
-from rewards.checkers import judge
-from rewards.extract import extract
-from rewards.options import FormatOptions, OverlongOptions, RepetitionOptions
-from rewards.parts.builtin import other_parts
+from rewards.answers.extract import extract
+from rewards.checkers import verify
+from rewards.parts.builtin import parts_without_worker
+from rewards.parts.checked import CheckedResponse
 from rewards.parts.format import format_reward, is_well_formed
-from rewards.parts.judged import Judged
+from rewards.parts.options import FormatOptions, OverlongOptions, RepetitionOptions
 from rewards.parts.repetition import repetition_penalty, repetition_reward
 from rewards.records import Outcome, Response, ScoreRequest
 from rewards.spec import RewardSpec
@@ -26,8 +26,8 @@ PEERS_COSINE = {"r_correct_0": 1.0, "r_correct_max": 0.5, "r_wrong_0": -1.0, "r_
 
 
 def parts(name, lengths, outcomes, step=0, **options):
-    found = judged(lengths, outcomes)
-    return list(other_parts(RewardSpec(name=name, options=options), request_of(found, step=step), found))
+    found = checked(lengths, outcomes)
+    return list(parts_without_worker(RewardSpec(name=name, options=options), request_of(found, step=step), found))
 
 
 def cosine(lengths, outcome, **options):
@@ -41,7 +41,7 @@ def well_formed(text, style="tags", opens_think=False, truncated=False):
 def verdict(checker, gold, text):
     """The outcome of a whole tagged completion."""
     found = extract(text, False, "tags")
-    return found.outcome or judge(checker, gold, found.answer).outcome
+    return found.outcome or verify(checker, gold, found.answer).outcome
 
 
 # Cosine (arXiv 2502.03373; TRL, open-r1, ms-swift). cos 60° = 1/2 and cos 120° = -1/2, so at a third of the length
@@ -253,7 +253,7 @@ def test_only_what_follows_the_thinking_is_an_answer(text, expected):
     ],
 )
 def test_accuracy(gold, answer, expected):
-    assert judge("math", gold, answer).outcome is expected
+    assert verify("math", gold, answer).outcome is expected
 
 
 # Countdown (TinyZero): all numbers, each once, and the target reached.
@@ -307,8 +307,8 @@ def test_knights_and_knaves(answer, expected, reason):
 
 def _kimi_by_tokens():
     """Two right answers of 10 and 20 tokens, whose texts are as long as each other."""
-    found = [Judged(Response("x" * 50, length, False), RIGHT) for length in (10, 20)]
-    return list(other_parts(RewardSpec(name="length"), request_of(found), found))
+    found = [CheckedResponse(Response("x" * 50, length, False), RIGHT) for length in (10, 20)]
+    return list(parts_without_worker(RewardSpec(name="length"), request_of(found), found))
 
 
 def _format(text, **more):
@@ -355,17 +355,17 @@ DIFFERENT = [
         ngram_size=2, max_penalty=-0.5)), "words need no tokenizer; to it 'up' and ' up' differ: 2 of 3"),
     ("countdown: form without the right number", "TinyZero", 0.1, WRONG, lambda: verdict(
         "countdown", PUZZLE, "<answer>50 + 25</answer>"), "form is another reward, with its own weight"),
-    ("countdown: nearly", "TinyZero", 1.0, WRONG, lambda: judge(
+    ("countdown: nearly", "TinyZero", 1.0, WRONG, lambda: verify(
         "countdown", json.dumps({"numbers": [1, 1000000], "target": 0}), "1 / 1000000").outcome,
      "it accepts what is within 1e-5; fractions are exact"),
     ("countdown: last line only", "TinyZero", 0.0, RIGHT, lambda: verdict(
         "countdown", PUZZLE, "<think>a</think><answer>50 + 25 + 8 * 3</answer>\n"),
      "a line break after the answer changes nothing"),
-    ("knights: a name said twice, differently", "Logic-RL", RIGHT, WRONG, lambda: judge(
+    ("knights: a name said twice, differently", "Logic-RL", RIGHT, WRONG, lambda: verify(
         "knights_knaves", PEOPLE,
         "Ava is a knight, Ben is a knave, Cleo is a knave, Ava is a knave").outcome,
      "it reads the first statement; listing both roles is not answering"),
-    ("knights: words around it", "Logic-RL", RIGHT, Outcome.MALFORMED, lambda: judge(
+    ("knights: words around it", "Logic-RL", RIGHT, Outcome.MALFORMED, lambda: verify(
         "knights_knaves", PEOPLE, "Ava is a knight, Ben is a knave, Cleo is a knave, or so it seems").outcome,
      "every clause has to say who is what"),
 ]  # fmt: skip

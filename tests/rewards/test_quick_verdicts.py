@@ -1,13 +1,13 @@
-"""What is judged without a worker is judged as the worker would."""
+"""A verdict that needs no worker is the one that a worker would give."""
 
 import json
 from pathlib import Path
 
 import pytest
 
-from rewards.checkers import judge
+from rewards.answer_policy import DEFAULT_POLICY, AnswerPolicy
+from rewards.checkers import verify
 from rewards.checkers.quick import quick_verdict
-from rewards.policy import DEFAULT_POLICY, AnswerPolicy
 
 TAIL_WORDS = "is,not,apples,m,cm,ab,dollars,wrong,degrees,pi,sin,pct,percent,million,or so"
 PAIRS = [
@@ -43,7 +43,7 @@ def test_the_same_as_the_workers_verdict(checker, policy):
         quick = quick_verdict(checker, gold, answer, policy)
         if quick is not None:
             num_quick += 1
-            if quick.outcome is not judge(checker, gold, answer, policy).outcome:
+            if quick.outcome is not verify(checker, gold, answer, policy).outcome:
                 differing.append((gold, answer, quick.outcome))
     assert differing == []
     assert num_quick > 20 or policy.percent == "either" or policy.relative_tolerance or policy.decimal_comma

@@ -1,9 +1,9 @@
 import pytest
 
-from rewards.extract import extract
-from rewards.options import AbstentionOptions
+from rewards.answers.extract import extract
 from rewards.parts.abstention import abstention_reward
-from rewards.parts.judged import Judged
+from rewards.parts.checked import CheckedResponse
+from rewards.parts.options import AbstentionOptions
 from rewards.records import Outcome, Response, ScoreRequest
 
 FIVE = {"right": 5.0, "right_with_rubbish": 4.0, "abstained": 3.0, "wrong": 2.0, "wrong_with_rubbish": 1.0}
@@ -14,7 +14,7 @@ def paid(text, outcome, style="tags", opens_think=False, truncated=False, **opti
     response = Response(text, 10, truncated)
     found = extract(text, opens_think, style)
     request = ScoreRequest("t/0", "", "71", "integer", (response,), opens_think, style)
-    one = Judged(response, found.outcome or outcome, found.answer)
+    one = CheckedResponse(response, found.outcome or outcome, found.answer)
     [reward] = abstention_reward(request, [one], AbstentionOptions(**{**FIVE, **options}))
     return reward
 

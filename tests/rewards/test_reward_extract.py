@@ -2,7 +2,7 @@ import time
 
 import pytest
 
-from rewards.extract import extract
+from rewards.answers.extract import extract
 from rewards.records import Outcome
 
 NO, BAD = Outcome.NO_ANSWER, Outcome.MALFORMED

@@ -2,8 +2,8 @@ import time
 
 import pytest
 
-from rewards.options import FormatOptions
 from rewards.parts.format import format_reward, is_well_formed, partial_credit
+from rewards.parts.options import FormatOptions
 from rewards.records import Response, ScoreRequest
 
 GOOD = "<think>a</think><answer>b</answer>"

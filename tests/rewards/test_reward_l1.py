@@ -1,20 +1,20 @@
 import pytest
-from scoring import judged, request_of
+from scoring import checked, request_of
 
-from rewards.options import L1ExactOptions, L1MaxOptions
 from rewards.parts.l1 import l1_exact_reward, l1_max_reward
+from rewards.parts.options import L1ExactOptions, L1MaxOptions
 from rewards.records import Outcome
 
 RIGHT, WRONG = Outcome.CORRECT, Outcome.WRONG
 
 
 def exact(lengths, outcome, columns=None, **options):
-    found = judged(lengths, [outcome] * len(lengths))
+    found = checked(lengths, [outcome] * len(lengths))
     return l1_exact_reward(request_of(found, columns=columns or {}), found, L1ExactOptions(**options))
 
 
 def at_most(lengths, outcome, columns=None, **options):
-    found = judged(lengths, [outcome] * len(lengths))
+    found = checked(lengths, [outcome] * len(lengths))
     return l1_max_reward(request_of(found, columns=columns or {}), found, L1MaxOptions(**options))
 
 

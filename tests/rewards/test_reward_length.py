@@ -1,10 +1,10 @@
 import math
 
 import pytest
-from scoring import judged, request_of
+from scoring import checked, request_of
 
-from rewards.options import CosineOptions, LengthOptions, OverlongOptions
 from rewards.parts.length import cosine_reward, length_reward, overlong_reward
+from rewards.parts.options import CosineOptions, LengthOptions, OverlongOptions
 from rewards.records import Outcome
 
 RIGHT, WRONG = Outcome.CORRECT, Outcome.WRONG
@@ -12,16 +12,16 @@ OTHERS = [outcome for outcome in Outcome if outcome is not RIGHT]
 
 
 def kimi(lengths, outcomes, step=0, **options):
-    found = judged(lengths, outcomes)
+    found = checked(lengths, outcomes)
     return length_reward(request_of(found, step=step), found, LengthOptions(**options))
 
 
 def overlong(lengths, **options):
-    return overlong_reward(request_of(judged(lengths, [RIGHT] * len(lengths))), OverlongOptions(**options))
+    return overlong_reward(request_of(checked(lengths, [RIGHT] * len(lengths))), OverlongOptions(**options))
 
 
 def cosine(lengths, outcome, truncated=False, **options):
-    found = judged(lengths, [outcome] * len(lengths), truncated)
+    found = checked(lengths, [outcome] * len(lengths), truncated)
     return cosine_reward(request_of(found), found, CosineOptions(**options))
 
 

@@ -2,7 +2,7 @@ import time
 
 import pytest
 
-from rewards.options import RepetitionOptions
+from rewards.parts.options import RepetitionOptions
 from rewards.parts.repetition import repetition_penalty
 
 ROWS = [

@@ -4,8 +4,8 @@ import sys
 import pytest
 from pydantic import ValidationError
 
-from rewards.options import OPTIONS_OF_REWARD
 from rewards.parts.builtin import OUTCOME_REWARDS, QUICK_REWARDS, TEXT_REWARDS
+from rewards.parts.options import OPTIONS_OF_REWARD
 from rewards.spec import RewardSpec
 
 ROWS = [

@@ -14,14 +14,15 @@ import pytest
 from processes import TESTS, environment, wait_for
 
 from rewards.sandbox import run
+from rewards.sandbox.budget import Budget
 from rewards.sandbox.run import CodeError, Job, Sandbox, SandboxError, why_unavailable
-from rewards.workers.limits import Budget
+from rewards.sandbox.usage import ProcessUsage
 
 
-def replies(job, limit_s=5.0):
+def replies(job, limit_s=5.0, usage=ProcessUsage):
     """All replies to a job, each a value or the text of a CodeError."""
     found = []
-    with Sandbox(job, limit_s) as sandbox:
+    with Sandbox(job, limit_s, usage=usage) as sandbox:
         for _ in range(2 + len(job.expressions) + len(job.inputs)):
             try:
                 found.append(sandbox.next())
@@ -30,8 +31,8 @@ def replies(job, limit_s=5.0):
     return found
 
 
-def value_of(source, expression="f()", limit_s=5.0):
-    return replies(Job(textwrap.dedent(source), expressions=(expression,)), limit_s)[-1]
+def value_of(source, expression="f()", limit_s=5.0, usage=ProcessUsage):
+    return replies(Job(textwrap.dedent(source), expressions=(expression,)), limit_s, usage)[-1]
 
 
 def test_an_honest_job():
@@ -164,10 +165,10 @@ def test_no_process_can_be_started_or_reached():
 def test_the_kernel_agrees():
     with Sandbox(Job("import time; time.sleep(9)"), limit_s=5) as sandbox:
         sandbox.next()
-        lines = Path(f"/proc/{sandbox._process.pid}/status").read_text().splitlines()
+        lines = Path(f"/proc/{sandbox.pid}/status").read_text().splitlines()
         status = dict(line.split(":", 1) for line in lines)
-        assert os.getsid(sandbox._process.pid) == sandbox._process.pid
-        assert os.stat(f"/proc/{sandbox._process.pid}/fd").st_uid == 0, "not dumpable"
+        assert os.getsid(sandbox.pid) == sandbox.pid
+        assert os.stat(f"/proc/{sandbox.pid}/fd").st_uid == 0, "not dumpable"
     wanted = {"CapEff": "0" * 16, "CapPrm": "0" * 16, "NoNewPrivs": "1", "Seccomp": "2"}
     assert {name: status[name].strip() for name in wanted} == wanted
 
@@ -232,10 +233,10 @@ def test_hashes_are_the_same_in_every_run():
 
 
 MISSING = [
-    ("syscalls._NUMBERS['landlock_create_ruleset'] = (999, 999)", "Landlock"),
-    ("syscalls._NUMBERS['landlock_restrict_self'] = (999, 999)", "Landlock"),
-    ("syscalls._NUMBERS['seccomp'] = (999, 999)", "seccomp"),
-    ("syscalls._ARCHITECTURES.clear()", "system call table"),
+    ("syscalls.NUMBERS['landlock_create_ruleset'] = (999, 999)", "Landlock"),
+    ("syscalls.NUMBERS['landlock_restrict_self'] = (999, 999)", "Landlock"),
+    ("syscalls.NUMBERS['seccomp'] = (999, 999)", "seccomp"),
+    ("syscalls.ARCHITECTURES.clear()", "system call table"),
     ("confine.restrict_files = lambda *_: None", "hole: it reads a folder outside"),
     ("confine.install_filter = lambda *_: None", "hole: it sends a signal"),
     ("import os; os.getppid = lambda: 1", "the process that asked is gone"),
@@ -246,8 +247,8 @@ MISSING = [
 
 @pytest.mark.parametrize(("sabotage", "reason"), MISSING, ids=[sabotage[:40] for sabotage, _ in MISSING])
 def test_nothing_is_run_where_a_wall_is_missing(monkeypatch, tmp_path, sabotage, reason):
-    boot = run._BOOT.replace("sys.path.pop(0)", f"from rewards.sandbox import confine, syscalls; {sabotage}")
-    monkeypatch.setattr(run, "_BOOT", boot)
+    boot = run.BOOT.replace("sys.path.pop(0)", f"from rewards.sandbox import confine, syscalls; {sabotage}")
+    monkeypatch.setattr(run, "BOOT", boot)
     marker = tmp_path / "pwned.marker"
     with pytest.raises(SandboxError, match=reason):
         Sandbox(Job(f"open({str(marker)!r}, 'w')"), limit_s=0.5)
@@ -256,7 +257,7 @@ def test_nothing_is_run_where_a_wall_is_missing(monkeypatch, tmp_path, sabotage,
 
 def test_the_reason_is_there_before_training(monkeypatch):
     assert why_unavailable() is None
-    monkeypatch.setattr(run, "_BOOT", "raise SystemExit")
+    monkeypatch.setattr(run, "BOOT", "raise SystemExit")
     why_unavailable.cache_clear()
     assert "the sandbox does not start" in why_unavailable()
     why_unavailable.cache_clear()
@@ -271,17 +272,26 @@ def test_cpu_seconds_are_counted():
     assert 0.4 < resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before < 1.8
 
 
-def test_waiting_for_a_cpu_is_not_idleness(monkeypatch):
-    monkeypatch.setattr(Sandbox, "_queued_s", lambda self: 60.0)
-    assert value_of("import time\ndef f():\n    time.sleep(0.7)\n    return 1", limit_s=0.5) == 1
-    monkeypatch.setattr(Sandbox, "_queued_s", lambda self: 0.0)
-    assert value_of("import time\ndef f():\n    time.sleep(0.7)\n    return 1", limit_s=0.5) == "idle for over 0.5 s"
+class Queued(ProcessUsage):
+    def queued_s(self):
+        return 60.0
+
+
+class NeverQueued(ProcessUsage):
+    def queued_s(self):
+        return 0.0
+
+
+@pytest.mark.parametrize(("usage", "found"), [(Queued, 1), (NeverQueued, "idle for over 0.5 s")])
+def test_waiting_for_a_cpu_is_not_idleness(usage, found):
+    source = "import time\ndef f():\n    time.sleep(0.7)\n    return 1"
+    assert value_of(source, limit_s=0.5, usage=usage) == found
 
 
 def test_a_kill_from_outside_is_not_the_codes_fault():
     with Sandbox(Job("import time; time.sleep(9)"), limit_s=5) as sandbox:
         sandbox.next()
-        os.kill(sandbox._process.pid, signal.SIGKILL)
+        os.kill(sandbox.pid, signal.SIGKILL)
         with pytest.raises(SandboxError, match="from outside"):
             sandbox.next()
 

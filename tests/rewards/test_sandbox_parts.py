@@ -7,9 +7,9 @@ import time
 
 import pytest
 
-from rewards.sandbox.landlock import _create_ruleset
+from rewards.sandbox.landlock import create_ruleset
 from rewards.sandbox.seccomp import filter_program
-from rewards.sandbox.syscalls import _ARCHITECTURES, _NUMBERS, Architecture
+from rewards.sandbox.syscalls import ARCHITECTURES, architecture
 from rewards.sandbox.values import MAX_DEPTH, MAX_ITEMS, GarbageError, NotPlainError, decode, encode
 
 
@@ -150,12 +150,6 @@ CALLS = [
 ]
 
 
-def architecture(name):
-    audit_arch, column = _ARCHITECTURES[name]
-    numbers = {call: row[column] for call, row in _NUMBERS.items() if row[column] is not None}
-    return Architecture(name, audit_arch, numbers)
-
-
 def decided(program, arch, number, arguments=()):
     """What the kernel would make of a call: a reader of the few instructions that the filter is made of."""
     data = number.to_bytes(4, "little") + arch.to_bytes(4, "little") + bytes(8)
@@ -175,7 +169,7 @@ def decided(program, arch, number, arguments=()):
             position += when_true if holds else when_false
 
 
-@pytest.mark.parametrize("name", _ARCHITECTURES)
+@pytest.mark.parametrize("name", ARCHITECTURES)
 def test_the_filter_on_both_processors(name):
     machine = architecture(name)
     program = filter_program(machine, PID)
@@ -223,10 +217,10 @@ ABIS = [
 @pytest.mark.parametrize(("abi", "handled", "what"), ABIS, ids=[what for _, _, what in ABIS])
 def test_all_that_a_kernel_can_restrict_is_restricted(abi, handled, what):
     kernel = Kernel(abi)
-    assert _create_ruleset(444, kernel) == 77
+    assert create_ruleset(444, kernel) == 77
     assert kernel.handled == handled
 
 
 def test_a_kernel_without_landlock_is_refused():
     with pytest.raises(OSError, match="no Landlock"):
-        _create_ruleset(444, Kernel(-1))
+        create_ruleset(444, Kernel(-1))

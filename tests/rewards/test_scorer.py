@@ -5,7 +5,7 @@ import time
 import pytest
 from scoring import request, tagged
 
-from rewards.policy import DEFAULT_POLICY, AnswerPolicy
+from rewards.answer_policy import DEFAULT_POLICY, AnswerPolicy
 from rewards.records import Outcome
 from rewards.scorer import Scorer
 from rewards.spec import RewardSpec
@@ -38,7 +38,7 @@ def test_weighted_sum_of_the_parts():
     assert scores[3].reward == pytest.approx(-2.0 - 0.5 - 1.0 + 0.1)
 
 
-def test_outcome_is_judged_without_the_correctness_reward():
+def test_answers_are_verified_without_the_correctness_reward():
     with Scorer([spec("format")]) as scorer:
         scorer.submit(request(tagged("71")))
         [[score]] = scorer.collect()
@@ -174,7 +174,7 @@ def test_abstention_sees_the_answers_and_the_form():
     assert [score.reward for score in scores] == [1.0, 0.5, 0.0, -0.5, -1.0]
 
 
-def test_a_group_without_anything_to_judge_needs_no_worker():
+def test_a_group_without_any_answer_needs_no_worker():
     with Scorer([spec("correctness"), spec("format"), spec("overlong", max_tokens=10, cache_tokens=5)]) as scorer:
         start = time.perf_counter()
         scorer.submit(request("no answer", "none here", gold="x"))

@@ -11,15 +11,15 @@ from pathlib import Path
 import pytest
 
 import rewards
-from rewards.ahead import one_ahead
+from rewards.answer_policy import DEFAULT_POLICY
 from rewards.errors import PoolError
-from rewards.inquiry import Inquiry
-from rewards.one_answer import _KEPT
-from rewards.policy import DEFAULT_POLICY
-from rewards.question_rows import judge_rows
-from rewards.records import Verdict
+from rewards.records import ScoreRequest, Verdict
+from rewards.verdicts.distinct import DistinctAnswers
+from rewards.verdicts.one_answer import KEPT_VERIFIER
+from rewards.verdicts.question_rows import verify_rows
 from rewards.verify import Question, Verifier, main, parse_policy, verify_answer
-from rewards.workers.pool import CallResult
+from rewards.workers.ahead import one_ahead
+from rewards.workers.job import CallResult
 from rewards.workers.worker import Call
 
 BOMB = "10^{10^{10^{10}}}+1"
@@ -57,7 +57,7 @@ def test_command_keeps_the_rows_in_order(tmp_path):
 GOOD = json.dumps(ROWS[0]).encode()
 
 
-def judge_file(folder: Path, lines: list[bytes], *options: str) -> list[dict]:
+def verify_file(folder: Path, lines: list[bytes], *options: str) -> list[dict]:
     file, out = folder / "rows.jsonl", folder / "out.jsonl"
     file.write_bytes(b"".join(line + b"\n" for line in lines))
     assert main(["--jsonl", str(file), "--out", str(out), *options]) == 0
@@ -78,8 +78,8 @@ BAD_LINES = [
 ]
 
 
-def test_a_bad_row_has_its_reason_and_the_rows_behind_it_are_judged(tmp_path):
-    written = judge_file(tmp_path, [line for bad, _ in BAD_LINES for line in (bad, GOOD)])
+def test_a_bad_row_has_its_reason_and_the_rows_behind_it_are_verified(tmp_path):
+    written = verify_file(tmp_path, [line for bad, _ in BAD_LINES for line in (bad, GOOD)])
     assert [row["outcome"] for row in written] == ["bad_row", "correct"] * len(BAD_LINES)
     for row, (_, reason) in zip(written[::2], BAD_LINES, strict=True):
         assert row["reason"].startswith(reason)
@@ -88,7 +88,7 @@ def test_a_bad_row_has_its_reason_and_the_rows_behind_it_are_judged(tmp_path):
 
 
 def test_a_byte_order_mark_is_no_fault(tmp_path):
-    [row] = judge_file(tmp_path, [b"\xef\xbb\xbf" + GOOD])
+    [row] = verify_file(tmp_path, [b"\xef\xbb\xbf" + GOOD])
     assert row["outcome"] == "correct"
 
 
@@ -132,8 +132,8 @@ def test_what_cannot_be_done_is_said(options, message, tmp_path, capsys):
 
 def test_policies_can_be_set(tmp_path):
     lines = [json.dumps({"gold": "60\\%", "prediction": "60", "level": "answer"}).encode()]
-    assert judge_file(tmp_path, lines)[0]["outcome"] == "wrong"
-    assert judge_file(tmp_path, lines, "--policy", "percent=either")[0]["outcome"] == "correct"
+    assert verify_file(tmp_path, lines)[0]["outcome"] == "wrong"
+    assert verify_file(tmp_path, lines, "--policy", "percent=either")[0]["outcome"] == "correct"
     policy = parse_policy(["several_boxes=refuse", "rounding_digits=null", "decimal_comma=true"])
     assert (policy.several_boxes, policy.rounding_digits, policy.decimal_comma) == ("refuse", None, True)
 
@@ -157,7 +157,7 @@ class SlowVerifier:
 
 def test_the_rows_behind_are_under_way_while_those_in_front_are_waited_for():
     verifier = SlowVerifier()
-    written = list(judge_rows([GOOD] * 2500, verifier))
+    written = list(verify_rows([GOOD] * 2500, verifier))
     assert len(written) == 2500
     assert verifier.log == [
         ("submitted", 0),
@@ -174,14 +174,16 @@ def test_one_ahead_gives_all_in_order(num):
     assert list(one_ahead(range(1, num + 1))) == list(range(1, num + 1))
 
 
-def test_an_inquiry_asks_a_worker_once_and_only_where_it_must():
-    inquiry = Inquiry(DEFAULT_POLICY)
-    quick, slow, again = (inquiry.ask("math", "7", answer) for answer in ("7", "x+1", "x+1"))
+def test_a_distinct_answer_becomes_one_call_and_only_where_a_worker_is_needed():
+    answers = DistinctAnswers(DEFAULT_POLICY)
+    quick, slow, again = (answers.add("math", "7", answer) for answer in ("7", "x+1", "x+1"))
     assert slow == again
-    assert inquiry.open_calls == (Call("judge", slow),)
-    assert inquiry.verdict(quick).outcome == "correct"
-    inquiry.answer([CallResult("timed_out", detail="late")])
-    assert (inquiry.verdict(slow).outcome, inquiry.verdict(slow).reason) == ("timed_out", "late")
+    assert answers.open_calls == (Call("verify", slow),)
+    assert answers.verdict(quick).outcome == "correct"
+    with pytest.raises(KeyError):
+        answers.verdict(slow)
+    answers.resolve([CallResult("timed_out", detail="late")])
+    assert (answers.verdict(slow).outcome, answers.verdict(slow).reason) == ("timed_out", "late")
 
 
 @pytest.mark.parametrize(
@@ -204,8 +206,8 @@ def test_one_answer(gold, prediction, right):
 
 def test_a_bomb_does_not_hold_up_another_thread(monkeypatch):
     """With as many workers as cores, and two at the least here."""
-    monkeypatch.setattr("rewards.one_answer.num_cpus", lambda: 2)
-    _KEPT.close()
+    monkeypatch.setattr("rewards.verdicts.one_answer.num_cpus", lambda: 2)
+    KEPT_VERIFIER.close()
     assert verify_answer("x+1", "1+x")
     bomb = threading.Thread(target=verify_answer, args=("x+1", BOMB))
     bomb.start()
@@ -214,7 +216,7 @@ def test_a_bomb_does_not_hold_up_another_thread(monkeypatch):
     assert verify_answer("x+2", "2+x")
     assert time.monotonic() - began < 3
     bomb.join()
-    _KEPT.close()
+    KEPT_VERIFIER.close()
 
 
 def test_one_answer_from_many_threads():
@@ -231,30 +233,31 @@ def test_one_answer_from_many_threads():
     assert found == {number: number % 2 == 0 for number in range(1, 9)}
 
 
-def test_equal_questions_are_judged_once():
+def test_equal_questions_are_verified_once():
     with Verifier() as verifier:
         verdicts = verifier.verdicts([Question("x+1", "1+x", "answer"), Question("x+1", "\\boxed{1+x}")] * 3)
     assert len({verdict.wall_s for verdict in verdicts}) == 1
     assert {verdict.outcome for verdict in verdicts} == {"correct"}
 
 
-def test_the_package_names_it_and_loads_it_late():
+def test_what_the_package_names_is_loaded_late():
     script = "import sys, rewards; print([name for name in sys.modules if name.startswith('rewards.')])"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
     assert rewards.verify_answer is verify_answer
+    assert rewards.ScoreRequest is ScoreRequest
     with pytest.raises(AttributeError, match="no attribute 'verify_answers'"):
         rewards.verify_answers  # noqa: B018
 
 
 def test_a_dead_pool_is_replaced():
     assert verify_answer("x+1", "1+x")
-    dead = _KEPT.verifier()
+    dead = KEPT_VERIFIER.get()
     dead.close()
     with pytest.raises(PoolError):
         dead.verdicts([Question("x+1", "1+x")])
     assert verify_answer("x+1", "1+x")
-    assert _KEPT.verifier() is not dead
+    assert KEPT_VERIFIER.get() is not dead
 
 
 def test_a_fork_opens_workers_of_its_own():

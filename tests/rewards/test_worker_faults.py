@@ -11,6 +11,7 @@ import sys
 import textwrap
 import threading
 import time
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import psutil
@@ -21,14 +22,14 @@ from rewards.errors import PoolError
 from rewards.records import Outcome
 from rewards.scorer import Scorer
 from rewards.spec import RewardSpec
-from rewards.workers import zygote as worker_zygote
 from rewards.workers.pool import WorkerPool
 from rewards.workers.worker import Call, SetUp
+from rewards.workers.zygote import Zygote, require_one_thread
 
 DEADLINE_S = 0.8
 HERE = Path(__file__).parent
 BOMB = "9^{9^{9^{9}}}"
-HONEST = Call("judge", ("integer", "71", "71"))
+HONEST = Call("verify", ("integer", "71", "71"))
 
 
 def open_descriptors():
@@ -40,7 +41,7 @@ def staged(*names):
 
 
 def outcomes(results):
-    """What `judge` said, or else how the call ended."""
+    """What `verify` said, or else how the call ended."""
     return [result.value[0] if result.status == "done" else result.status for result in results]
 
 
@@ -177,36 +178,51 @@ def test_submitting_waits_for_nobody(nobody_left, tmp_path):
         assert [outcomes(job.result()[1:]) for job in jobs] == [["correct"]] * 3
 
 
-def test_an_idle_worker_that_dies_as_it_is_handed_a_job_is_replaced(nobody_left, monkeypatch):
-    """Between the pool's look at its workers and its sending: nothing else would ever wake it."""
-    hand_out, killed = WorkerPool._hand_out, []
+class ConnectionToTheDoomed:
+    """A worker's pipe. The worker is killed as a job is sent to it, for as long as `kills` says so of the job."""
 
-    def kill_and_hand_out(pool):
-        if pool._queue and not killed and (idle := [worker for worker in pool._workers if worker.is_idle]):
-            killed.append(pool._zygote.kill_worker(idle[0].number))
-            assert idle[0].connection.poll(30)
-        hand_out(pool)
+    def __init__(self, connection, kill, kills):
+        self.connection = connection
+        self.kill = kill
+        self.kills = kills
 
-    with WorkerPool(1, 30.0) as pool:
+    def __getattr__(self, name):
+        return getattr(self.connection, name)
+
+    def send(self, message):
+        first, calls = message
+        if isinstance(calls, list) and self.kills(first):
+            self.kill()
+            assert self.connection.poll(30)
+        self.connection.send(message)
+
+
+def zygote_of_the_doomed(kills, killed):
+    """A zygote whose workers die between the pool's look at them and its sending; `killed` gets one entry a death."""
+
+    class DoomedZygote(Zygote):
+        def fork(self):
+            number, connection = super().fork()
+            return number, ConnectionToTheDoomed(connection, lambda: killed.append(self.kill_worker(number)), kills)
+
+    return DoomedZygote
+
+
+def test_an_idle_worker_that_dies_as_it_is_handed_a_job_is_replaced(nobody_left):
+    """Nothing else would ever wake the pool."""
+    killed = []
+    with WorkerPool(1, 30.0, open_zygote=zygote_of_the_doomed(lambda first: not killed, killed)) as pool:
         pool.submit([]).result()
-        monkeypatch.setattr(WorkerPool, "_hand_out", kill_and_hand_out)
         assert outcomes(pool.submit([HONEST, HONEST]).result(timeout=60)) == ["correct"] * 2
     assert killed == [True]
 
 
-def test_workers_that_always_die_before_they_take_a_job_are_not_replaced_for_ever(nobody_left, monkeypatch):
-    hand_over, killed = WorkerPool._hand_over, []
-
-    def kill_and_hand_over(pool, worker, job):
-        if not job.results:
-            killed.append(pool._zygote.kill_worker(worker.number))
-            assert worker.connection.poll(30)
-        hand_over(pool, worker, job)
-
-    monkeypatch.setattr(WorkerPool, "_hand_over", kill_and_hand_over)
-    with WorkerPool(1, 30.0) as pool:
+def test_workers_that_always_die_before_they_take_a_job_are_not_replaced_for_ever(nobody_left):
+    killed = []
+    with WorkerPool(1, 30.0, open_zygote=zygote_of_the_doomed(lambda first: first == 0, killed)) as pool:
         results = pool.submit([HONEST, HONEST, HONEST]).result(timeout=120)
     assert outcomes(results) == ["crashed", "correct", "correct"]
+    assert "3 workers died before they had taken it in" in results[0].detail
     assert killed == [True] * 3
 
 
@@ -215,7 +231,7 @@ TOO_MUCH = "7" * (40 << 20)
 
 @pytest.mark.parametrize("num_big", [1, 2])
 def test_a_call_too_large_for_a_worker_has_crashed_and_costs_no_other_call(nobody_left, num_big):
-    big = Call("judge", ("integer", "71", TOO_MUCH))
+    big = Call("verify", ("integer", "71", TOO_MUCH))
     with WorkerPool(1, 30.0, SetUp(memory_bytes=16 << 20)) as pool:
         results = pool.submit([HONEST, *[big] * num_big, HONEST]).result(timeout=120)
         assert outcomes(results) == ["correct", *["crashed"] * num_big, "correct"]
@@ -225,7 +241,7 @@ def test_a_call_too_large_for_a_worker_has_crashed_and_costs_no_other_call(nobod
 
 
 def test_calls_too_large_together_are_handed_out_one_by_one(nobody_left):
-    large = Call("judge", ("integer", "71", "7" * (6 << 20)))
+    large = Call("verify", ("integer", "71", "7" * (6 << 20)))
     with WorkerPool(1, 30.0, SetUp(memory_bytes=32 << 20)) as pool:
         assert outcomes(pool.submit([large] * 16).result(timeout=120)) == ["malformed"] * 16
 
@@ -246,7 +262,7 @@ def test_a_folder_that_holds_modules_of_the_standard_librarys_names(nobody_left,
         from scoring import request
         sys.path[0] = sys.argv[1]
         with WorkerPool(1, 60.0, SetUp((RewardSpec(name="rewards_of_the_users:one"),))) as pool:
-            calls = [Call("judge", ("math", "1/2", "0.5")), Call("text_reward", (0, request("a")))]
+            calls = [Call("verify", ("math", "1/2", "0.5")), Call("text_reward", (0, request("a")))]
             print([result.value for result in pool.submit(calls).result()])
     """)
     )
@@ -269,22 +285,22 @@ def test_an_idle_worker_that_dies_is_replaced(nobody_left):
         for child in set(psutil.Process().children(recursive=True)) - set(others):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(child.pid, signal.SIGKILL)
-        results = pool.submit([Call("judge", ("integer", "1", "1"))]).result()
+        results = pool.submit([Call("verify", ("integer", "1", "1"))]).result()
         assert [result.status for result in results] in (["done"], ["crashed"])
-        assert pool.submit([Call("judge", ("integer", "1", "1"))]).result()[0].value[0] == "correct"
+        assert pool.submit([Call("verify", ("integer", "1", "1"))]).result()[0].value[0] == "correct"
 
 
 def test_an_interrupted_submit_does_not_keep_the_pool_from_closing(nobody_left, monkeypatch):
     """Ctrl-C while the driver is being woken: whether the message left or not, `close` gets through."""
     pool = WorkerPool(1, 5.0)
     pool.submit([]).result()
-    send = pool._wake.send_bytes
+    send = Connection.send_bytes
 
-    def interrupted(message):
-        monkeypatch.setattr(pool._wake, "send_bytes", send)
+    def interrupted(connection, message):
+        monkeypatch.setattr(Connection, "send_bytes", send)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(pool._wake, "send_bytes", interrupted)
+    monkeypatch.setattr(Connection, "send_bytes", interrupted)
     with pytest.raises(KeyboardInterrupt):
         pool.submit([])
     closing = threading.Thread(target=pool.close, daemon=True)
@@ -423,7 +439,7 @@ def test_a_zygote_with_threads_refuses_to_fork():
     thread.start()
     try:
         with pytest.raises(RuntimeError, match="threads where it must have 1"):
-            worker_zygote._refuse_threads()
+            require_one_thread()
     finally:
         release.set()
         thread.join()
@@ -503,11 +519,11 @@ def test_three_hundred_bad_calls_leave_a_thousand_honest_verdicts_right(nobody_l
     group = request("a")
     bad = [(Call("text_reward", (i % 3, group)), "crashed") for i in range(90)]
     bad += [(Call("text_reward", (3, group)), "crashed")] * 10
-    bad += [(Call("judge", ("math", "3", BOMB)), "timed_out")] * 6
-    bad += [(Call("judge", ("integer", "3", "7" * (2001 + i))), "malformed") for i in range(194)]
-    honest = [(Call("judge", ("integer", "71", str(70 + i % 2))), ["wrong", "correct"][i % 2]) for i in range(600)]
+    bad += [(Call("verify", ("math", "3", BOMB)), "timed_out")] * 6
+    bad += [(Call("verify", ("integer", "3", "7" * (2001 + i))), "malformed") for i in range(194)]
+    honest = [(Call("verify", ("integer", "71", str(70 + i % 2))), ["wrong", "correct"][i % 2]) for i in range(600)]
     honest += [
-        (Call("judge", ("math", "0.5", f"\\frac{{{i}}}{{{2 * i + i % 2}}}")), ["correct", "wrong"][i % 2])
+        (Call("verify", ("math", "0.5", f"\\frac{{{i}}}{{{2 * i + i % 2}}}")), ["correct", "wrong"][i % 2])
         for i in range(1, 401)
     ]
     calls = [*bad, *honest]

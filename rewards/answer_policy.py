@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
-
-from rewards.options import Options
+from pydantic import BaseModel, ConfigDict, Field
 
 SeveralBoxes = Literal["list", "last", "refuse"]
 
 
-class AnswerPolicy(Options):
+class AnswerPolicy(BaseModel):
     """How the math checker, and the search for boxes, decide what public suites do not agree on."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     several_boxes: SeveralBoxes = "list"
     """list: boxes with nothing but commas, "and" or "or" between them are one list; else the last one counts.

@@ -1,4 +1,4 @@
-"""A completion and its verdict: what the outcome-based rewards look at."""
+"""A completion and the outcome of its verdict: what the outcome-based rewards look at."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from rewards.records import Outcome, Response, ScoreRequest
 
 
 @dataclass(frozen=True)
-class Judged:
-    """One completion, what its answer was found to be, and that answer as extracted."""
+class CheckedResponse:
+    """One completion, the outcome of its verdict, and its answer as extracted (None where there is none)."""
 
     response: Response
     outcome: Outcome
@@ -26,7 +26,7 @@ class Judged:
         return self.response.num_tokens
 
 
-def behind_gate(request: ScoreRequest, judged: Sequence[Judged]) -> list[Judged]:
+def apply_format_gate(request: ScoreRequest, checked: Sequence[CheckedResponse]) -> list[CheckedResponse]:
     """The same, with every right answer in a completion that is not well formed (strict) turned into a wrong one.
 
     Why a gate: a format reward that is added makes the length drift, since a fixed bonus outweighs what a longer
@@ -34,10 +34,10 @@ def behind_gate(request: ScoreRequest, judged: Sequence[Judged]) -> list[Judged]
     being right, so that a well-formed guess can be paid as much as a right answer. Behind a gate there is nothing
     to trade: only a right answer in the right form is paid for being right.
     """
-    return [_behind_gate(request, one) for one in judged]
+    return [_gated(request, one) for one in checked]
 
 
-def _behind_gate(request: ScoreRequest, one: Judged) -> Judged:
+def _gated(request: ScoreRequest, one: CheckedResponse) -> CheckedResponse:
     if not one.is_right or is_well_formed(one.response, request.opens_think, request.answer_style):
         return one
     return replace(one, outcome=Outcome.WRONG)

@@ -1,4 +1,4 @@
-"""Answers against golds without rewards and groups: for scripts, benchmarks and ``python -m rewards.verify``."""
+"""Verdicts on answers without rewards and groups: for scripts, benchmarks and ``python -m rewards.verify``."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Self
 
+from rewards.answer_policy import DEFAULT_POLICY, AnswerPolicy
+from rewards.answers.extract import ANSWER, END_THINK, THINK, Extracted, extract
 from rewards.checkers import find_checker
-from rewards.extract import ANSWER, END_THINK, THINK, Extracted, extract
-from rewards.inquiry import Asked, Inquiry, results_of, submit_in_jobs
-from rewards.policy import DEFAULT_POLICY, AnswerPolicy
 from rewards.records import AnswerStyle, Outcome, Verdict
+from rewards.verdicts.distinct import AnswerKey, DistinctAnswers, results_of, submit_in_jobs
 from rewards.workers.pool import WorkerPool
 from rewards.workers.worker import SetUp
 
@@ -22,7 +22,7 @@ _CALLS_PER_JOB = 16
 
 @dataclass(frozen=True)
 class Question:
-    """A prediction to be judged against a gold.
+    """A prediction to be verified against a gold.
 
     Level ``answer``: the prediction is the bare answer; ``completion``: the answer has to be found in it, in its
     ``<answer>`` block if it has one, else in its last box; ``auto``: a prediction with tags or a box is a completion.
@@ -35,7 +35,7 @@ class Question:
 
 
 class Verifier:
-    """Judges predictions in killable workers.
+    """Verifies predictions in worker processes that can be killed.
 
     `deadline_s` bounds each verdict in wall-clock seconds, from when a worker takes it; `memory_bytes` the memory
     that it may allocate. May be shared between threads.
@@ -63,32 +63,33 @@ class Verifier:
         self._pool.close()
 
     def verdicts(self, questions: Sequence[Question]) -> list[Verdict]:
-        """One verdict a question, in order; equal ones are judged once. Raises ValueError for an unknown checker."""
+        """One verdict a question, in order; equal ones are verified once. Raises ValueError for an unknown checker."""
         return self.submit(questions)()
 
     def submit(self, questions: Sequence[Question]) -> Callable[[], list[Verdict]]:
-        """Begin to judge questions and return at once; to be called once, what it returns waits for the verdicts."""
-        inquiry = Inquiry(self._policy)
-        asked = {question: self._ask(inquiry, question) for question in dict.fromkeys(questions)}
-        jobs = submit_in_jobs(self._pool, inquiry.open_calls, _CALLS_PER_JOB)
+        """Begin to verify questions and return at once. The function that it returns waits for the verdicts; call it
+        once."""
+        answers = DistinctAnswers(self._policy)
+        keys = {question: self._add(question, answers) for question in dict.fromkeys(questions)}
+        jobs = submit_in_jobs(self._pool, answers.open_calls, _CALLS_PER_JOB)
 
         def collect() -> list[Verdict]:
-            inquiry.answer(results_of(jobs))
+            answers.resolve(results_of(jobs))
             found = {
-                question: one if isinstance(one, Verdict) else inquiry.verdict(one) for question, one in asked.items()
+                question: key if isinstance(key, Verdict) else answers.verdict(key) for question, key in keys.items()
             }
             return [found[question] for question in questions]
 
         return collect
 
-    def _ask(self, inquiry: Inquiry, question: Question) -> Asked | Verdict:
-        """What the verdict will be known by; the verdict itself where there is no answer to ask about."""
+    def _add(self, question: Question, answers: DistinctAnswers) -> AnswerKey | Verdict:
+        """Extract the answer and add it: its key, or the verdict itself where there is no answer to verify."""
         find_checker(question.checker)
         began = time.perf_counter()
         found = _extracted(question, self._policy)
         if found.answer is None:
             return Verdict(found.outcome or Outcome.NO_ANSWER, found.reason, time.perf_counter() - began)
-        return inquiry.ask(question.checker, question.gold, found.answer)
+        return answers.add(question.checker, question.gold, found.answer)
 
 
 def _extracted(question: Question, policy: AnswerPolicy) -> Extracted:

@@ -1,0 +1,1 @@
+"""From the text of a completion to the answer in it."""

@@ -1,0 +1,1 @@
+"""Verdicts on answers without rewards and groups, and each distinct answer verified only once."""
