@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import torch
 
-from grpo.run.folder import environment
+from grpo.run.environment import environment
 
 BUSY_LOAD = 0.5
 

@@ -638,6 +638,30 @@ MUTANTS = (
     ),
     _mutant("what flows between layers in bf16", "model", "output: output.float()", "output: output", "lora"),
     _mutant(
+        "a decay that ends after the last update",
+        "policy",
+        "max(1, num_steps - 1 - settings.warmup_steps)",
+        "max(1, num_steps - settings.warmup_steps)",
+        "learning_rate",
+    ),
+    _mutant(
+        "a decay that starts before the warm-up is over",
+        "policy",
+        "(step - settings.warmup_steps) /",
+        "step /",
+        "learning_rate",
+    ),
+    _mutant(
+        "a warm-up that starts at nothing", "policy", "settings.lr * (step + 1)", "settings.lr * step", "learning_rate"
+    ),
+    _mutant(
+        "half a cosine's way",
+        "policy",
+        "math.cos(math.pi * progress)",
+        "math.cos(math.pi * progress / 2)",
+        "learning_rate",
+    ),
+    _mutant(
         "the KL is charged before",
         "advantages",
         "worth = _OF_GROUPS[advantage](group.rewards)",
