@@ -12,6 +12,7 @@ from grpo.checkpoints.checkpoints import Checkpoints, list_checkpoints
 from grpo.checkpoints.room import check_room, checkpoint_bytes
 from grpo.errors import UserError
 from grpo.evaluation.evaluator import Evaluator
+from grpo.model.attention.register import choose_attention, fallback_note
 from grpo.parallel.world import World, join_world
 from grpo.phases import PhaseClock
 from grpo.policy.credit import CreditAssigner
@@ -52,6 +53,7 @@ def open_run(recipe: Recipe) -> Iterator[Run]:
         world = stack.enter_context(join_world(recipe.run.device, recipe.run.rank_timeout_s))
         _check_world(recipe, world)
         say = speaker(world)
+        _check_attention(recipe, world, say)
         clock = PhaseClock()
         scorer = open_group_scorer(recipe, clock, world)
         stack.callback(scorer.close)
@@ -191,6 +193,12 @@ def _check_world(recipe: Recipe, world: World) -> None:
             f"rollout.tensor_parallel={recipe.rollout.tensor_parallel}: each of {world.size} ranks has an engine on "
             "its own GPU; set it to 1, or start a single rank"
         )
+
+
+def _check_attention(recipe: Recipe, world: World, say: Say) -> None:
+    choose_attention(recipe.model.attention, world.device)
+    if note := fallback_note(recipe.model.attention, world.device):
+        say(note)
 
 
 def _check_rounds(recipe: Recipe, inputs: RunInputs) -> None:

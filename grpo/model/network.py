@@ -12,7 +12,8 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from grpo.batching.pack import Packed
-from grpo.model.attention.register import TREE_ATTENTION, make_tree_attention
+from grpo.model.attention.register import TREE_ATTENTION, choose_attention, make_tree_attention
+from grpo.model.compilation import compile_options
 from grpo.model.logprobs import token_logprobs
 from grpo.recipe.sections import ModelSection
 
@@ -51,6 +52,7 @@ class Network:
         self._settings = settings
         self._device = device
         self._autocasts = settings.compute == "bf16"
+        self.attention = choose_attention(settings.attention, device)
 
     @property
     def trained(self) -> list[torch.nn.Parameter]:
@@ -66,20 +68,29 @@ class Network:
     def compile_layers(self) -> None:
         """Fuse what each layer computes beside its large products; their shapes may change from call to call."""
         for layer in self.model.base_model.layers:
-            layer.compile(dynamic=True)
+            layer.compile(dynamic=True, **compile_options())
 
     def logprobs(self, packed: Packed, temperature: float, *, entropy: bool = False) -> tuple[Tensor, Tensor | None]:
-        """Log-probs and, where asked for, entropies of the completion tokens, both (N,), in nats."""
+        """Log-probs and, where asked for, entropies of the completion tokens, both (N,), in nats.
+
+        On a GPU nothing here waits for the device.
+        """
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._autocasts):
             hidden = self.model.base_model(
                 input_ids=packed.token_ids,
                 position_ids=packed.position_ids,
                 use_cache=False,
-                tree_attention=make_tree_attention(packed.shapes, self._device),
+                tree_attention=make_tree_attention(packed.shapes, self._device, self.attention),
             ).last_hidden_state[0]
             head = self.model.get_output_embeddings()
-            logps, entropies = token_logprobs(hidden[packed.predictors], packed.targets, head, temperature)
-            return logps, entropies if entropy else None
+            return token_logprobs(
+                hidden[packed.predictors],
+                packed.targets,
+                head,
+                temperature,
+                entropy=entropy,
+                precision=self._settings.head,
+            )
 
     def reference(self, moves: bool) -> Reference:
         """What the model's files hold, frozen. `moves`: it is to become the policy of a later step now and then."""

@@ -15,6 +15,7 @@ RESUMABLE = {
     "run.rank_timeout_s": "a limit on waiting",
     "model.gradient_checkpointing": "the same numbers, from less memory",
     "model.compile": "the same arithmetic, but for rounding",
+    "model.attention": "the same",
     "data.max_bad_frac": "it decides whether a run starts, not on which rows",
     "rollout.tensor_parallel": "how the engine is laid out over GPUs",
     "rollout.gpu_memory_frac": "the engine's memory, which bounds how many completions it decodes at once",

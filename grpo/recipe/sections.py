@@ -60,6 +60,12 @@ class ModelSection(Section):
     """A Hugging Face folder or id, or ``smollm2-135m-instruct``: the embedded default, which needs no hub."""
     compute: Literal["bf16", "fp32"] = "bf16"
     """Autocast type of the update. What is trained and the optimiser's state are always fp32."""
+    head: Literal["bf16", "fp32"] = "bf16"
+    """What the output head multiplies in when `compute` is bf16. On a GPU bf16 products are handed on in fp32; on a CPU
+    they are rounded to bf16, unless this is fp32."""
+    attention: Literal["auto", "flex", "tree_by_tree"] = "auto"
+    """FlexAttention (CUDA, compiled by Triton) or ordinary products, tree by tree; auto: the first where it can be
+    compiled."""
     gradient_checkpointing: bool = False
     compile: bool = False
     """Compile the layers when they are first used (torch.compile), which takes half a minute or more."""

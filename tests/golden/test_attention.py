@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
-from small import SIZES, make_policy, save_model
+from forests import Forest, random_states, shapes_of, visible
+from small import SIZES, make_policy, random_trees, save_model
 from torch import Tensor
 from transformers import Gemma2Config, Gemma2ForCausalLM
 
-from grpo.batching.pack import TreeShape
-from grpo.model.attention import cpu_trees
-from grpo.model.attention.cpu_trees import CpuTreeAttention
-from grpo.model.attention.flex_trees import FlexTreeAttention, numbered
-from grpo.model.attention.register import TreeAttention, attend_trees, make_tree_attention
+from grpo.batching.pack import TreeShape, pack
+from grpo.model.attention import tree_by_tree
+from grpo.model.attention.flex_trees import FlexTreeAttention
+from grpo.model.attention.register import TreeAttention, attend_trees
+from grpo.model.attention.tree_by_tree import TreeByTreeAttention
+from grpo.model.network import Network
+from grpo.recipe.sections import ModelSection
 
 CPU = torch.device("cpu")
 SIZE = 8
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-# A prompt and the branches' lengths; a completion of one token has a branch of none, since its token is no input.
-FORESTS: dict[str, list[tuple[int, tuple[int, ...]]]] = {
+FORESTS: dict[str, Forest] = {
     "one row": [(5, (3,))],
     "a prompt alone": [(5, (0,))],
     "a prompt of one": [(1, (1,))],
@@ -34,27 +35,6 @@ FORESTS: dict[str, list[tuple[int, tuple[int, ...]]]] = {
     "several": [(4, (1, 7, 3)), (1, (0, 2)), (2, (0, 0)), (9, (5,)), (3, (6, 0, 6))],
 }
 HEADS = [(4, 4), (4, 2), (4, 1)]
-
-
-def shapes_of(forest: Sequence[tuple[int, tuple[int, ...]]]) -> list[TreeShape]:
-    sizes = [prompt + sum(branches) for prompt, branches in forest]
-    starts = itertools.accumulate(sizes, initial=0)
-    return [TreeShape(start, *tree) for start, tree in zip(starts, forest, strict=False)]
-
-
-def visible(shapes: Sequence[TreeShape]) -> Tensor:
-    """Who sees whom, (T, T), filled in rectangle by rectangle."""
-    mask = torch.zeros(shapes[-1].stop, shapes[-1].stop, dtype=torch.bool)
-    for shape in shapes:
-        prompt = slice(shape.start, shape.start + shape.prompt_length)
-        mask[prompt, prompt] = torch.ones(shape.prompt_length, shape.prompt_length).tril().bool()
-        start = prompt.stop
-        for length in shape.branch_lengths:
-            branch = slice(start, start + length)
-            mask[branch, prompt] = True
-            mask[branch, branch] = torch.ones(length, length).tril().bool()
-            start += length
-    return mask
 
 
 def dense(queries: Tensor, keys: Tensor, values: Tensor, scale: float, mask: Tensor) -> Tensor:
@@ -68,26 +48,17 @@ def dense(queries: Tensor, keys: Tensor, values: Tensor, scale: float, mask: Ten
     return torch.stack(outputs, 1)[None]
 
 
-def random_states(num_tokens: int, num_heads: int, num_kv: int, dtype: torch.dtype = torch.float64) -> list[Tensor]:
-    """Queries, keys and values whose scores differ by several, so that a wrong one shows."""
-    draw = torch.Generator().manual_seed(5)
-    shapes = [(1, heads, num_tokens, SIZE) for heads in (num_heads, num_kv, num_kv)]
-    return [torch.randn(shape, generator=draw, dtype=torch.float64).to(dtype).requires_grad_() for shape in shapes]
+def states_of(num_tokens: int, num_heads: int, num_kv: int, dtype: torch.dtype = torch.float64) -> list[Tensor]:
+    return random_states(num_tokens, num_heads, num_kv, SIZE, dtype)
 
 
-def assert_dense(
-    make: type[CpuTreeAttention] | type[FlexTreeAttention],
-    forest: Sequence[tuple[int, tuple[int, ...]]],
-    heads: tuple[int, int],
-) -> None:
-    shapes = shapes_of(forest)
-    found, expected = (random_states(shapes[-1].stop, *heads) for _ in range(2))
+def assert_dense(trees: TreeAttention, shapes: Sequence[TreeShape], heads: tuple[int, int], *, grad: bool) -> None:
+    found, expected = (states_of(shapes[-1].stop, *heads) for _ in range(2))
     scale = 0.7
-    trees = make(shapes) if make is CpuTreeAttention else make(shapes, CPU)  # type: ignore[call-arg]
-    output = trees(*(one if make is CpuTreeAttention else one.detach() for one in found), scale)
+    output = trees(*(one if grad else one.detach() for one in found), scale)
     wanted = dense(*expected, scale, visible(shapes))
     torch.testing.assert_close(output, wanted, rtol=0, atol=1e-12)
-    if make is CpuTreeAttention:
+    if grad:
         pull = torch.randn(wanted.shape, generator=torch.Generator().manual_seed(6), dtype=torch.float64)
         (output * pull).sum().backward()
         (wanted * pull).sum().backward()
@@ -102,8 +73,9 @@ def test_tree_by_tree_is_dense(
     name: str, heads: tuple[int, int], plain_keys: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Values and gradients. Up to so many keys the scores are held whole, beyond torch's fused kernel makes them."""
-    monkeypatch.setattr(cpu_trees, "MAX_PLAIN_KEYS", plain_keys)
-    assert_dense(CpuTreeAttention, FORESTS[name], heads)
+    monkeypatch.setattr(tree_by_tree, "MAX_PLAIN_KEYS", plain_keys)
+    shapes = shapes_of(FORESTS[name])
+    assert_dense(TreeByTreeAttention(shapes, CPU), shapes, heads, grad=True)
 
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
@@ -111,15 +83,16 @@ def test_tree_by_tree_is_dense(
 @pytest.mark.parametrize("name", FORESTS)
 def test_flex_trees_are_dense(name: str, heads: tuple[int, int]) -> None:
     """Forward only: on a CPU torch has no backward pass for FlexAttention (tests/gpu has it)."""
-    assert_dense(FlexTreeAttention, FORESTS[name], heads)
+    shapes = shapes_of(FORESTS[name])
+    assert_dense(FlexTreeAttention(shapes, CPU, backend=None), shapes, heads, grad=False)
 
 
 def test_layers_of_one_pass_share_what_was_made() -> None:
     """The second call, with what the first left behind and in another type, is right too."""
     shapes = shapes_of(FORESTS["several"])
-    trees = CpuTreeAttention(shapes)
+    trees = TreeByTreeAttention(shapes, CPU)
     for dtype, tolerance in ((torch.float64, 1e-12), (torch.float32, 1e-5), (torch.float64, 1e-12)):
-        states = random_states(shapes[-1].stop, 4, 2, dtype)
+        states = states_of(shapes[-1].stop, 4, 2, dtype)
         wanted = dense(*(one.double() for one in states), 1.0, visible(shapes))
         output = trees(*states, 1.0)
         assert output.dtype is dtype
@@ -129,20 +102,13 @@ def test_layers_of_one_pass_share_what_was_made() -> None:
 def test_what_pads_a_branch_is_nothing() -> None:
     """Not even where it is infinite: a padded row's gradient goes nowhere, to the bit."""
     shapes = shapes_of([(2, (1, 3))])
-    found = random_states(shapes[-1].stop, 2, 1)
-    CpuTreeAttention(shapes)(*found, 1.0)[0, 2].sum().backward()
+    found = states_of(shapes[-1].stop, 2, 1)
+    TreeByTreeAttention(shapes, CPU)(*found, 1.0)[0, 2].sum().backward()
     for states in found[1:]:
         # Only the prompt and the first branch, of one token, were looked at; the second branch was not.
         assert states.grad is not None
         assert states.grad[0, 0, :3].abs().sum() > 0
         assert states.grad[0, 0, 3:].abs().sum() == 0
-
-
-def test_numbers_by_hand() -> None:
-    # A prompt of two with branches of two, none and one, then a second tree with a prompt of one and a branch of one.
-    trees, branches = numbered([TreeShape(0, 2, (2, 0, 1)), TreeShape(5, 1, (1,))], CPU)
-    assert trees.tolist() == [0, 0, 0, 0, 0, 1, 1]
-    assert branches.tolist() == [0, 0, 1, 1, 3, 0, 1]
 
 
 def test_the_mask_of_this_test_by_hand() -> None:
@@ -158,10 +124,6 @@ def test_the_mask_of_this_test_by_hand() -> None:
     ]
 
 
-def test_a_device_has_its_way() -> None:
-    assert isinstance(make_tree_attention([TreeShape(0, 2, (1,))], CPU), CpuTreeAttention)
-
-
 def handed_back(queries: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:
     return torch.tensor(scale)
 
@@ -169,7 +131,7 @@ def handed_back(queries: Tensor, keys: Tensor, values: Tensor, scale: float) -> 
 @pytest.mark.parametrize(("given", "expected"), [(None, SIZE**-0.5), (0.3, 0.3), (1.0, 1.0)])
 def test_the_scale_is_the_models(given: float | None, expected: float) -> None:
     trees: TreeAttention = handed_back
-    states = random_states(3, 2, 1)
+    states = states_of(3, 2, 1)
     output, weights = attend_trees(torch.nn.Identity(), *states, None, tree_attention=trees, scaling=given)
     assert float(output) == pytest.approx(expected)
     assert weights is None
@@ -186,13 +148,13 @@ def test_the_scale_is_the_models(given: float | None, expected: float) -> None:
     ],
 )
 def test_what_trees_have_not_is_refused(asked: dict[str, object], named: str) -> None:
-    states = random_states(3, 2, 1)
+    states = states_of(3, 2, 1)
     with pytest.raises(ValueError, match=f"Identity: asks its attention for {named}, which trees have not"):
         attend_trees(torch.nn.Identity(), *states, None, tree_attention=handed_back, **asked)  # type: ignore[arg-type]
 
 
 def test_what_is_not_asked_for_is_not_refused() -> None:
-    states = random_states(3, 2, 1)
+    states = states_of(3, 2, 1)
     attend_trees(
         torch.nn.Identity(), *states, None, tree_attention=handed_back, softcap=None, sliding_window=None, dropout=0.0
     )
@@ -208,8 +170,8 @@ def test_a_model_that_asks_for_it_is_refused(tmp_path: Path) -> None:
 
 def test_a_dropout_is_only_refused_where_it_would_be_applied(tmp_path: Path) -> None:
     save_model("llama_dropout", tmp_path)
-    policy = make_policy(tmp_path)
-    policy.logprobs([[1, 2, 3]])
-    policy.network.recompute_activations()  # in training mode
+    network = Network(tmp_path, ModelSection(path=str(tmp_path)), torch.float32, CPU)
+    network.logprobs(pack(random_trees(), CPU), 1.0)
+    network.recompute_activations()  # in training mode
     with pytest.raises(ValueError, match="LlamaAttention: asks its attention for dropout"):
-        policy.logprobs([[1, 2, 3]])
+        network.logprobs(pack(random_trees(), CPU), 1.0)

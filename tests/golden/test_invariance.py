@@ -21,7 +21,7 @@ from torch import Tensor
 from grpo.batching.pack import pack
 from grpo.bench.padded import padded_logprobs
 from grpo.model import network
-from grpo.model.attention import cpu_trees
+from grpo.model.attention import tree_by_tree
 from grpo.model.logprobs import token_logprobs
 from grpo.model.network import Network
 from grpo.parallel.world import SoleWorld
@@ -119,7 +119,7 @@ def test_a_shared_prompt_is_a_repeated_one(folder: Path) -> None:
 @pytest.mark.parametrize("plain_keys", [0, 8])
 def test_the_fused_kernel_is_the_plain_one(folder: Path, plain_keys: int, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = policy_values(folder, random_trees(), 0.8)
-    monkeypatch.setattr(cpu_trees, "MAX_PLAIN_KEYS", plain_keys)
+    monkeypatch.setattr(tree_by_tree, "MAX_PLAIN_KEYS", plain_keys)
     assert_same(policy_values(folder, random_trees(), 0.8), expected)
 
 

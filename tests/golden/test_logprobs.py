@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -176,7 +177,7 @@ def test_torchs_own_check_of_the_gradient(monkeypatch: pytest.MonkeyPatch) -> No
     """gradcheck compares with differences, for which fp32 is too coarse: here, float32 means float64."""
     monkeypatch.setattr(Tensor, "float", Tensor.double)
     monkeypatch.setattr(torch, "float32", torch.float64)
-    monkeypatch.setattr(logprobs, "_CPU_BLOCK_TOKENS", 3)
+    monkeypatch.setattr(logprobs, "CPU_BLOCK_TOKENS", 3)
     draw = torch.Generator().manual_seed(9)
     hidden, weight, bias = (
         torch.randn(shape, generator=draw, dtype=torch.float64, requires_grad=True) for shape in ((7, 4), (5, 4), (5,))
@@ -187,8 +188,13 @@ def test_torchs_own_check_of_the_gradient(monkeypatch: pytest.MonkeyPatch) -> No
     try:
         for saved_bytes in (0, 2**30):
             assert torch.autograd.gradcheck(
-                lambda hidden, weight, bias, saved_bytes=saved_bytes: logprobs._TokenLogprobs.apply(
-                    hidden, weight, bias, targets, 0.8, 4, saved_bytes
+                lambda hidden, weight, bias, saved_bytes=saved_bytes: token_logprobs(
+                    hidden,
+                    targets,
+                    SimpleNamespace(weight=weight, bias=bias),  # type: ignore[arg-type]
+                    0.8,
+                    chunk_tokens=4,
+                    saved_bytes=saved_bytes,
                 ),
                 (hidden, weight, bias),
             )
@@ -237,14 +243,14 @@ def test_without_a_gradient_nothing_is_kept(kept: list[Any]) -> None:
 def kept(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
     """The logits that the last forward pass left for its backward pass, chunk by chunk."""
     seen: list[Any] = []
-    forward = logprobs._TokenLogprobs.forward
+    forward = logprobs.TokenLogprobs.forward
 
     def watched(ctx: Any, *arguments: Any) -> Any:
         outputs = forward(ctx, *arguments)
         seen[:] = ctx.kept
         return outputs
 
-    monkeypatch.setattr(logprobs._TokenLogprobs, "forward", staticmethod(watched))
+    monkeypatch.setattr(logprobs.TokenLogprobs, "forward", staticmethod(watched))
     return seen
 
 

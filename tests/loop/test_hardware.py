@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 
+from grpo.model import memory
 from grpo.recipe.load import load_recipe
 from grpo.recipe.sections import Recipe
-
-memory = pytest.importorskip("grpo.model.memory")
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()

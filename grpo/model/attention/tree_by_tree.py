@@ -1,28 +1,34 @@
-"""The attention of packed prompt trees on a CPU: prompt and branches of one tree after another."""
+"""The attention of packed prompt trees with ordinary products: the prompt and the branches of one tree after another.
+
+What a CPU uses, and a GPU where FlexAttention cannot be compiled, or to compare with it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from grpo.batching.pack import TreeShape
 
+Ints = npt.NDArray[np.int64]
 MAX_PLAIN_KEYS = 512
-"""On a CPU, up to so many keys the scores are held whole: in bf16 that takes a third to a half of the time of torch's
-fused kernel (measured at 117 to 512 keys), which needs less memory and is used beyond."""
+"""Up to so many keys the scores are held whole: in bf16 that takes a CPU a third to a half of the time of torch's fused
+kernel (measured at 117 to 512 keys), which needs less memory and is used beyond."""
 
 
-class CpuTreeAttention:
+class TreeByTreeAttention:
     """Prompt and branches apart, so that no pair of tokens is computed that does not see each other, but for the
     triangles above the diagonals and what pads the shorter branches of a tree."""
 
-    def __init__(self, shapes: Sequence[TreeShape]) -> None:
+    def __init__(self, shapes: Sequence[TreeShape], device: torch.device) -> None:
         self._sizes = [size for shape in shapes for size in (shape.prompt_length, sum(shape.branch_lengths))]
-        self._branches = [_Branches(shape.branch_lengths) for shape in shapes]
+        self._branches = _make_branches(shapes, device)
         self._biases: dict[tuple[int, int, int, torch.dtype], Tensor] = {}
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
@@ -45,39 +51,33 @@ class CpuTreeAttention:
         shared = num_heads // num_kv
         if num_keys > MAX_PLAIN_KEYS:
             k, v = (states.repeat_interleave(shared, 1) for states in (keys, values))
-            bias = self._bias(length, num_keys, 1, queries.dtype)
+            bias = self._bias(length, num_keys, 1, queries.dtype, queries.device)
             return functional.scaled_dot_product_attention(queries, k, v, attn_mask=bias, scale=scale).transpose(1, 2)
         # Query heads that share their keys are rows of one product.
         q = (queries * scale).reshape(batch * num_kv, shared * length, size)
         k, v = (states.reshape(batch * num_kv, num_keys, size) for states in (keys, values))
-        scores = torch.baddbmm(self._bias(length, num_keys, shared, q.dtype), q, k.transpose(1, 2))
+        scores = torch.baddbmm(self._bias(length, num_keys, shared, q.dtype, q.device), q, k.transpose(1, 2))
         return (scores.softmax(-1) @ v).view(batch, num_heads, length, size).transpose(1, 2)
 
-    def _bias(self, length: int, num_keys: int, repeats: int, dtype: torch.dtype) -> Tensor:
+    def _bias(self, length: int, num_keys: int, repeats: int, dtype: torch.dtype, device: torch.device) -> Tensor:
         """What is added to the scores, (1, repeats x length, num_keys): made once for all layers."""
         key = (length, num_keys, repeats, dtype)
         if key not in self._biases:
-            unseen = torch.ones(length, num_keys, dtype=torch.bool).triu(num_keys - length + 1)
-            bias = torch.zeros(length, num_keys, dtype=dtype).masked_fill(unseen, float("-inf"))
+            bias = torch.full((length, num_keys), float("-inf"), dtype=dtype, device=device)
+            bias = bias.triu(num_keys - length + 1)
             self._biases[key] = bias.repeat(repeats, 1)[None]
         return self._biases[key]
 
 
 class _Branches:
-    """The G branches of a tree as a batch, each padded to the longest, L, at its end: where nothing looks."""
+    """The G branches of a tree as a batch, each padded to the longest, L, at its end: where nothing looks.
 
-    def __init__(self, lengths: Sequence[int]) -> None:
-        self.num_tokens = sum(lengths)
-        self._num = len(lengths)
-        longest = max(lengths)
-        padded: list[int] = []
-        inside: list[int] = []
-        start = 0
-        for number, length in enumerate(lengths):
-            padded += [min(start + index, self.num_tokens - 1) for index in range(longest)]
-            inside += range(number * longest, number * longest + length)
-            start += length
-        self._padded, self._inside = torch.tensor(padded, dtype=torch.long), torch.tensor(inside, dtype=torch.long)
+    `padded` (G x L,) is the token that stands at each place of the batch, `inside` (tokens,) the place of each token.
+    """
+
+    def __init__(self, num: int, padded: Tensor, inside: Tensor) -> None:
+        self.num_tokens = len(inside)
+        self._num, self._padded, self._inside = num, padded, inside
 
     def pad(self, states: Tensor) -> Tensor:
         """(tokens, H, d) to (G, H, L, d)."""
@@ -92,6 +92,25 @@ class _Branches:
         """(G, L, H, d) to (tokens, H, d)."""
         rows: Tensor = _Unpad.apply(states.flatten(0, 1), self._inside)  # type: ignore[no-untyped-call]
         return rows
+
+
+def _plan(lengths: Sequence[int]) -> tuple[Ints, Ints]:
+    """`padded` and `inside` of `_Branches`. What pads a branch is any token: of the next branch, or the last one."""
+    sizes = np.array(lengths)
+    starts, within = sizes.cumsum() - sizes, np.arange(sizes.max())
+    padded = np.minimum(starts[:, None] + within, max(sizes.sum() - 1, 0))
+    return padded.reshape(-1), (within < sizes[:, None]).reshape(-1).nonzero()[0]
+
+
+def _make_branches(shapes: Sequence[TreeShape], device: torch.device) -> list[_Branches]:
+    """The branches of all trees, their numbers copied to the device at once, which nothing waits for."""
+    arrays = [array for shape in shapes for array in _plan(shape.branch_lengths)]
+    flat = torch.from_numpy(np.concatenate(arrays).astype(np.int64))
+    if device.type == "cuda":
+        flat = flat.pin_memory()
+    parts = torch.split(flat.to(device, non_blocking=True), [len(array) for array in arrays])
+    pairs = zip(parts[::2], parts[1::2], strict=True)
+    return [_Branches(len(shape.branch_lengths), *pair) for shape, pair in zip(shapes, pairs, strict=True)]
 
 
 class _Pad(torch.autograd.Function):
