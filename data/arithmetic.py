@@ -46,9 +46,10 @@ def draw_arithmetic(options: ArithmeticOptions, rng: random.Random, belongs: Bel
     operators = [rng.choice(options.operators) for _ in operands[1:]]
     terms = _terms(operands, operators)
     result = sum(sign * math.prod(factors) for sign, factors in terms)
-    if (options.non_negative and result < 0) or not belongs(_canonical(terms)):
+    key = _canonical(terms)
+    if (options.non_negative and result < 0) or not belongs(key):
         return None
-    return Draft(f"What is {_written(operands, operators)}?", str(result))
+    return Draft(f"What is {_written(operands, operators)}?", str(result), key)
 
 
 def _terms(operands: list[int], operators: list[Literal["+", "-", "*"]]) -> list[Term]:
@@ -63,7 +64,7 @@ def _terms(operands: list[int], operators: list[Literal["+", "-", "*"]]) -> list
 
 
 def _canonical(terms: list[Term]) -> str:
-    """The same text for ``23 + 48`` and ``48 + 23``: factors and terms in sorted order."""
+    """A text that does not depend on the order of factors and terms: the same for ``23 + 48`` and ``48 + 23``."""
     return repr(sorted((sign, tuple(sorted(factors))) for sign, factors in terms))
 
 

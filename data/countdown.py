@@ -46,18 +46,21 @@ class CountdownOptions(BaseModel):
 
 
 def draw_countdown(options: CountdownOptions, rng: random.Random, belongs: Belongs) -> Draft | None:
-    """A game whose target is the value of some expression over all its numbers, or None for a bad draw.
+    """A game whose target is the value of some expression over all its numbers.
 
-    The gold is ``{"numbers": [3, 7, 12], "target": 33}`` as JSON. The canonical form is the sorted numbers
-    alone: the same numbers with another target stay in the same split.
+    None where the numbers belong to another split, or where no expression was found with a target in range.
+
+    The gold is ``{"numbers": [3, 7, 12], "target": 33}`` as JSON. The split depends on the sorted numbers alone, so
+    that the same numbers with another target, which make another problem, are in the same one.
     """
     lowest, highest = options.num_numbers
     numbers = [rng.randint(1, options.max_number) for _ in range(rng.randint(lowest, highest))]
-    target = _reachable_target(numbers, options.max_target, rng) if belongs(repr(sorted(numbers))) else None
+    given = repr(sorted(numbers))
+    target = _reachable_target(numbers, options.max_target, rng) if belongs(given) else None
     if target is None:
         return None
     columns = {"numbers": numbers, "target": target}
-    return Draft(_question(numbers, target), json.dumps(columns), columns)
+    return Draft(_question(numbers, target), json.dumps(columns), f"{given} {target}", columns)
 
 
 def _reachable_target(numbers: list[int], max_target: int, rng: random.Random) -> int | None:

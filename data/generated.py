@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from data import arithmetic, countdown
 from data.errors import DataError, explain
 from data.problem import Problem
-from data.splits import Belongs, Draft, draw_for_split
+from data.splits import Belongs, Draft, draw_problems
 
 
 @dataclass(frozen=True)
@@ -43,13 +43,12 @@ def checked_options(source: str, options: Mapping[str, Any]) -> BaseModel:
 def generated_problems(
     source: str, options: Mapping[str, Any], split: str, seed: int, num_problems: int
 ) -> tuple[Problem, ...]:
-    """The first ``num_problems`` problems of a split; number i is the same however many are asked for.
+    """The first ``num_problems`` problems of a split, all different; number i is the same however many are asked for.
 
-    Raises DataError for options that are wrong or that leave no question for the split.
+    Raises DataError for options that are wrong or that leave fewer questions for the split.
     """
     generator = GENERATORS[source]
     draw = partial(generator.draw, checked_options(source, options))
-    drafts = (draw_for_split(draw, source, seed, split, index) for index in range(num_problems))
     return tuple(
         Problem(
             id=f"{source}/{split}/{index}",
@@ -60,5 +59,5 @@ def generated_problems(
             row=index,
             columns=draft.columns,
         )
-        for index, draft in enumerate(drafts)
+        for index, draft in enumerate(draw_problems(draw, source, seed, split, num_problems))
     )

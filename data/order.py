@@ -12,8 +12,8 @@ from data.splits import hashed
 def indices_for_step(num_problems: int, per_step: int, seed: int, step: int) -> list[int]:
     """The positions, from 0, of the ``per_step`` problems of step number ``step``, counted from 0.
 
-    Steps walk through one endless row of epochs. Each epoch is a permutation of its own, keyed by
-    (seed, epoch), in which every problem stands exactly once; a step may reach over an epoch's end. With
+    Epoch follows epoch without a gap. Each is a permutation of its own, keyed by (seed, epoch), in which every
+    problem stands exactly once; a step may begin in one epoch and end in the next. With
     ``num_problems >= 2 * per_step`` no problem comes twice within one step; with fewer this is avoided
     where a simple exchange can, and with ``per_step > num_problems`` problems must repeat.
 
@@ -33,12 +33,13 @@ def indices_for_step(num_problems: int, per_step: int, seed: int, step: int) -> 
 
 @lru_cache(maxsize=2)
 def _epoch_order(num_problems: int, per_step: int, seed: int, epoch: int) -> list[int]:
-    """The epoch's permutation, mended where its first step also holds the end of the epoch before.
+    """The epoch's permutation, changed so that no problem comes twice in the step where two epochs meet.
 
-    A problem at the front that the same step has had already changes places with the next fresh one after
-    the front. With ``num_problems >= 2 * per_step`` there are enough of those before the epoch's last step:
-    the end, which the next epoch looks at, stays as it was shuffled, and no epoch depends on more than one
-    other.
+    Where a step begins in the epoch before and ends in this one, this epoch's first problems may be among those
+    that the step has had already. Each such problem changes places with the next one behind the step that it has
+    not had. With ``num_problems >= 2 * per_step`` those are found before the epoch's last step, so that the last
+    step stays as it was shuffled; the next epoch, which looks at nothing else of this one, can therefore be made
+    without making all epochs before it.
     """
     order = _shuffled(num_problems, seed, epoch)[:]
     num_before = epoch * num_problems % per_step

@@ -52,7 +52,8 @@ class SourceSpec(BaseModel):
     split: str = "train"
     """A generated source knows train, test, validation and eval, which never share a question."""
     num_problems: int | None = Field(default=None, ge=1)
-    """The first so many usable problems, in the source's order; all when None or when there are fewer."""
+    """The first so many usable problems, in the source's order; all when None or when there are fewer. A generated
+    source draws so many different ones, and has to have them."""
     seed: int = 0
     """Which problems a generated source draws. Other sources do not depend on it."""
     columns: dict[str, str] = Field(default_factory=dict)

@@ -52,7 +52,7 @@ def open_run(recipe: Recipe) -> Iterator[Run]:
     with ExitStack() as stack:
         world = stack.enter_context(join_world(recipe.run.device, recipe.run.rank_timeout_s))
         _check_world(recipe, world)
-        say: Say = _print if world.rank == 0 else _silent
+        say = speaker(world)
         _check_attention(recipe, world, say)
         clock = PhaseClock()
         scorer = open_group_scorer(recipe, clock, world)
@@ -74,7 +74,7 @@ def open_run(recipe: Recipe) -> Iterator[Run]:
             policy=policy,
             evaluator=open_evaluator(recipe, inputs, rollouts, scorer, world, clock),
             checkpoints=Checkpoints(
-                recipe.run.dir / "checkpoints",
+                recipe.run.dir,
                 recipe.checkpoint,
                 recipe.run.steps,
                 inputs.tokenizer,
@@ -83,6 +83,16 @@ def open_run(recipe: Recipe) -> Iterator[Run]:
             ),
             log=log,
         )
+
+
+def speaker(world: World) -> Say:
+    """What prints a line at once on the first rank, and nothing on the others, which would say the same."""
+
+    def say(text: str) -> None:
+        if world.rank == 0:
+            print(text, flush=True)
+
+    return say
 
 
 def open_group_scorer(recipe: Recipe, clock: PhaseClock, world: World) -> GroupScorer:
@@ -164,7 +174,7 @@ def _open_log(recipe: Recipe, inputs: RunInputs, world: World, clock: PhaseClock
 
 def newest_step(run_dir: Path) -> int:
     """The step of a run's newest checkpoint, by its name; 0 without one."""
-    found = list_checkpoints(run_dir / "checkpoints")
+    found = list_checkpoints(run_dir)
     return int(found[-1].name.removeprefix("step_")) if found else 0
 
 
@@ -203,14 +213,6 @@ def _check_rounds(recipe: Recipe, inputs: RunInputs) -> None:
 
 
 def _check_disk(recipe: Recipe, inputs: RunInputs) -> None:
-    existing = len(list_checkpoints(recipe.run.dir / "checkpoints"))
+    existing = len(list_checkpoints(recipe.run.dir))
     each = checkpoint_bytes(inputs.model_folder, _policy_settings(recipe))
     check_room(recipe.run.dir, each * max(1, recipe.checkpoint.keep + 1 - existing))
-
-
-def _print(text: str) -> None:
-    print(text, flush=True)
-
-
-def _silent(text: str) -> None:
-    """What the first rank has said already."""

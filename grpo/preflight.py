@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from data.errors import DataError
 from data.problem import Problem
 from data.sources import LoadedProblems, load_problems
 from data.spec import SourceSpec
@@ -84,7 +85,10 @@ def prepare(recipe: Recipe, scorer: GroupScorer, say: Say, *, for_training: bool
 
 def _usable(spec: SourceSpec, where: str, recipe: Recipe, scorer: GroupScorer, say: Say) -> list[Problem]:
     """The problems of a source whose golds can judge, the others named by row."""
-    loaded = load_problems(spec)
+    try:
+        loaded = load_problems(spec)
+    except DataError as error:
+        raise UserError(f"{where}.{error}") from None
     try:
         reasons = scorer.check_golds([(problem.checker, problem.gold) for problem in loaded.problems])
     except ValueError as error:

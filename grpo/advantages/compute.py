@@ -92,8 +92,7 @@ def _of_groups(
     rows = []
     for group in groups:
         worth = _OF_GROUPS[advantage](group.rewards)
-        charged = zip(worth, _charged(group, charges), strict=True)
-        rows.append(tuple(value - charge.total for value, charge in charged) if any(worth) else tuple(worth))
+        rows.append(tuple(value - one.total for value, one in zip(worth, _charged(group, charges), strict=True)))
     return [CreditedGroup(*each) for each in zip(groups, rows, pulls, strict=True)]
 
 

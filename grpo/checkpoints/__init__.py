@@ -1,1 +1,1 @@
-"""Checkpoints that are whole or not there at all."""
+"""Checkpoints of a run: written so that a crash leaves a whole one or none, verified, and read back."""

@@ -1,4 +1,4 @@
-"""What makes a checkpoint whole: its files are listed with their hashes, and on disk."""
+"""Whether a checkpoint is whole: its manifest lists every file with its SHA-256, and the files match."""
 
 from __future__ import annotations
 

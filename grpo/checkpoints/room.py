@@ -17,10 +17,11 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def checkpoint_bytes(folder: Path, settings: PolicySettings) -> int:
-    """What one checkpoint of a model's training takes. Raises UserError where the model has not what is to be adapted.
+    """How many bytes one checkpoint of a run takes.
 
-    The exported model; the fp32 weights and two fp32 moments of what is trained; adapters a second time, on their own;
-    and a reference that moves, in the type that it is held in.
+    That is the exported model in the engine's type; 12 bytes (fp32 weight and two fp32 moments) for each weight that is
+    trained; with LoRA another 4 for each of them, for the adapters' own folder; and, with `update.reference_every`, the
+    reference in the type that it is held in. Raises UserError where the model has no layer that LoRA is to adapt.
     """
     exported = num_parameters(folder)
     lora = settings.model.lora

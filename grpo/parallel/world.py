@@ -241,9 +241,3 @@ def join_world(wanted: str, timeout_s: float = RANK_TIMEOUT_S) -> World:
     if cuda:
         torch.cuda.set_device(device)
     return DistributedWorld(device, timeout_s) if "WORLD_SIZE" in os.environ else SoleWorld(device)
-
-
-def ranks_agree(world: World, value: float) -> bool:
-    """Whether a number that must be the same on every rank is."""
-    values = world.gather(value)
-    return all(one == values[0] for one in values)

@@ -1,4 +1,4 @@
-"""Settings of a recipe that are fine alone and wrong together."""
+"""Settings of a recipe each of which is valid by itself, but not together with another one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from grpo.recipe.sections import Recipe, advantage_of
 
 
 def contradictions(recipe: Recipe) -> Iterator[str]:
-    """Settings that are fine alone and wrong together."""
+    """A message for every such pair of settings."""
     rollout, update, evaluation = recipe.rollout, recipe.update, recipe.eval
     if evaluation.temperature == 0 and evaluation.num_completions > 1:
         yield (

@@ -1,4 +1,4 @@
-"""When something happens that does not happen at every step."""
+"""Steps on which something happens that is done every so many steps."""
 
 from __future__ import annotations
 

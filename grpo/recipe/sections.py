@@ -97,7 +97,7 @@ class RolloutSection(Section):
     tensor_parallel: Positive = 1
     gpu_memory_frac: Annotated[float, Field(gt=0, lt=1)] = 0.4
     cpu_kv_cache_gib: Annotated[float, Field(gt=0)] | None = None
-    """None: what `max_parallel` completions need at their longest, and at most 1 GiB."""
+    """The KV cache of an engine on a CPU. None: room for `max_parallel` completions of full length, at most 1 GiB."""
     max_parallel: Positive = 256
     """Completions that the engine decodes at once."""
     eager: bool | None = None
@@ -112,7 +112,8 @@ class RolloutSection(Section):
 class UpdateSection(Section):
     lr: Annotated[float, Field(gt=0, le=1)]
     schedule: Literal["constant", "linear", "cosine"] = "constant"
-    """What follows the warm-up: a constant rate, or a decay to zero at the last step."""
+    """What follows the warm-up: a constant rate, or a decay from the full rate to exactly 0 at the last step, which
+    then moves nothing and whose metrics are those of the finished model."""
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     betas: tuple[Beta, Beta] = (0.9, 0.95)
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
@@ -120,8 +121,8 @@ class UpdateSection(Section):
     inner_epochs: Positive = 1
     """Passes over each step's completions. With one the ratio is exactly 1 and no clip has anything to do."""
     mini_batches: Positive = 1
-    """Passes of the optimiser that a step's groups are shared out to, one after another (16 in DAPO). From the second
-    on the policy is no longer the one that wrote its completions."""
+    """Parts that a step's groups are divided into, each with a step of the optimiser of its own (DAPO has 16). From the
+    second one on the policy is no longer the one that wrote the completions."""
     objective: str = "dapo"
     """A name of `grpo.objectives.table`, or the dotted path of a function of your own (``module:function``)."""
     objective_options: dict[str, Any] = {}
@@ -201,6 +202,11 @@ class LogSection(Section):
     """Steps between completions shown on the screen; 0 shows none."""
     report_every: Annotated[int, Field(ge=0)] = 0
     """Steps between rewrites of the report; 0 writes it only at the end."""
+    completions_part_mib: Annotated[float, Field(gt=0)] = 256.0
+    """Size in MiB from which the open part of the completions is closed: renamed and compressed."""
+    completions_keep_gib: Annotated[float, Field(gt=0)] | None = None
+    """The most GiB that closed parts may take on the disk, compressed; beyond it the oldest are removed. None keeps
+    all."""
 
 
 class Recipe(Section):

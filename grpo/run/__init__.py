@@ -1,1 +1,1 @@
-"""What a run leaves behind: its folder, rows, screen and trackers."""
+"""What a run writes and shows: its folder and row files, the screen, and trackers."""

@@ -1,4 +1,4 @@
-"""What a run tells: rows to its folder, a view to the screen, numbers to trackers, the report."""
+"""What a run reports while it trains: rows in its folder, lines on the screen, metrics to trackers, the report."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _SHOWN = 2
 
 
 class RunLog(Protocol):
-    """What the loop says of itself."""
+    """What the training loop reports to."""
 
     def describe(self, engine: Mapping[str, str]) -> None:
         """Which engine writes the completions."""
@@ -82,7 +82,8 @@ class MainLog:
         self._folder.describe_environment(facts)
 
     def begin(self, step: int) -> None:
-        self._folder.rewind(step + 1 if step else 0)
+        for line in self._folder.go_on(step):
+            self._display.message(line)
         if step >= self._recipe.run.steps:
             self._display.message(f"already at step {step} of {self._recipe.run.steps}; set run.steps higher to go on")
         elif step:
@@ -164,7 +165,7 @@ class QuietLog:
         """All ranks have the same engine."""
 
     def begin(self, step: int) -> None:
-        """The first rank rewinds the folder."""
+        """The first rank puts the folder in order."""
 
     def evaluation(self, step: int, found: Evaluation) -> None:
         self._world.gather_on_first(evaluation_rows(step, found, self._template))

@@ -11,6 +11,7 @@ from typing import Any, get_args
 from data.golds import several_references
 from data.templates import Template
 from grpo.errors import UserError
+from grpo.rows import closed_parts, lines_of
 from rewards.checkers import checker_fault
 from rewards.errors import did_you_mean
 from rewards.jsonl import Row, read_rows
@@ -39,6 +40,8 @@ def columns_needed(rewards: Iterable[RewardSpec]) -> dict[str, str]:
 
 def read_completions(file: Path, needed: Mapping[str, str] | None = None) -> Iterator[Row]:
     """The rows of a file of completions; one that cannot be scored carries its fault.
+
+    Of a run's ``completions.jsonl`` the closed parts beside it are read too.
 
     A row has ``completion`` (or ``text``) and ``gold`` (a text, or a list of reference answers), and may have
     ``checker`` (default ``math``), ``question``, ``num_tokens``, ``finish``, ``step``, ``opens_think`` and
@@ -95,21 +98,19 @@ def checker_of(fields: Mapping[str, Any]) -> str:
 
 
 def count_lines(file: Path) -> int:
-    """How many rows a file has."""
-    with file.open("rb") as handle:
-        return sum(1 for _ in handle)
+    """How many rows a file has, those of a run's closed parts included."""
+    return sum(1 for _ in lines_of(file))
 
 
 def require_file(file: Path) -> None:
     """Raise UserError where there is no such file."""
-    if not file.is_file():
+    if not file.is_file() and not closed_parts(file):
         raise UserError(f"FILE={file}: no such file; give a JSONL file")
 
 
 def _read(file: Path, fault_of: Callable[[Mapping[str, Any]], str | None]) -> Iterator[Row]:
-    with file.open("rb") as handle:
-        for row in read_rows(handle):
-            yield row if row.fault else replace(row, fault=fault_of(row.fields))
+    for row in read_rows(lines_of(file)):
+        yield row if row.fault else replace(row, fault=fault_of(row.fields))
 
 
 def _completion_fault(fields: Mapping[str, Any]) -> str | None:

@@ -14,11 +14,13 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from data.errors import DataError
 from data.problem import Problem
 from data.sources import load_problems
 from data.spec import SourceSpec
 
 SPLITS = ("train", "test", "validation", "eval")
+SMALL_GAME = {"max_number": 12, "num_numbers": 2}
 HARD_SUMS = {"min_value": -9, "max_value": 12, "operators": ["+", "-", "*"], "num_operands": 4}
 
 
@@ -84,7 +86,8 @@ def test_arithmetic_golds_agree_with_a_second_evaluator(options):
 
 
 def test_arithmetic_keeps_to_its_options():
-    problems = generate("arithmetic", min_value=3, max_value=7, operators=["-"], num_operands=3, non_negative=True)
+    options = {"min_value": 3, "max_value": 7, "operators": ["-"], "num_operands": 3, "non_negative": True}
+    problems = [problem for split in SPLITS for problem in all_problems("arithmetic", split, **options)]
     for problem in problems:
         numbers = [int(number) for number in re.findall(r"\d+", problem.question)]
         assert len(numbers) == 3
@@ -120,21 +123,93 @@ def test_countdown_with_one_count(counts):
     assert {len(problem.columns["numbers"]) for problem in generate("countdown", num_numbers=counts)} == {3}
 
 
+def num_questions(refusal: str) -> int:
+    """The number that a refusal names; a split without any question says so in words."""
+    found = re.search(r"no more than (\d+) different questions", refusal)
+    return int(found[1]) if found else 0
+
+
+def all_problems(source: str, split: str, seed: int = 0, **options: Any) -> list[Problem]:
+    """Everything that the options leave for a split."""
+    with pytest.raises(DataError) as refused:
+        generate(source, split, seed, count=10**6, **options)
+    number = num_questions(str(refused.value))
+    return generate(source, split, seed, count=number, **options) if number else []
+
+
 def canonical(problem: Problem) -> tuple[int, ...]:
     """Operands or numbers without their order; a countdown's target is not part of it."""
     numbers = problem.columns.get("numbers") or map(int, re.findall(r"\d+", problem.question))
     return tuple(sorted(numbers))
 
 
-@pytest.mark.parametrize(("source", "options"), [("arithmetic", {"max_value": 30}), ("countdown", {"max_number": 12})])
+@pytest.mark.parametrize(("source", "options"), [("arithmetic", {"max_value": 30}), ("countdown", SMALL_GAME)])
 def test_no_question_is_in_two_splits_whatever_the_seed(source, options):
-    """Small spaces, drawn far beyond their size, so that an overlap could not stay unseen."""
+    """Small spaces, drawn to their end, so that an overlap could not stay unseen."""
     seen: dict[tuple[int, ...], str] = {}
     for split in SPLITS:
         for seed in (0, 1):
-            for problem in generate(source, split, seed, count=400, **options):
+            for problem in all_problems(source, split, seed, **options):
                 assert seen.setdefault(canonical(problem), split) == split
     assert set(seen.values()) == set(SPLITS)
+
+
+def test_a_larger_game_shares_no_numbers_between_splits():
+    seen: dict[tuple[int, ...], str] = {}
+    for split in SPLITS:
+        for seed in (0, 1):
+            for problem in generate("countdown", split, seed, count=400, max_number=12):
+                assert seen.setdefault(canonical(problem), split) == split
+
+
+# Distinct problems
+
+
+def test_the_quickstarts_held_out_sums_are_200_different_ones():
+    problems = generate("arithmetic", "test", count=200, min_value=10, max_value=99)
+    assert len({canonical(problem) for problem in problems}) == 200
+
+
+@pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.parametrize(
+    ("source", "options"), [("arithmetic", {"max_value": 40}), ("countdown", {"max_number": 9, "num_numbers": 3})]
+)
+def test_no_problem_comes_twice_in_a_set(source, options, split):
+    problems = generate(source, split, count=30, **options)
+    assert len({(canonical(problem), problem.columns.get("target")) for problem in problems}) == 30
+
+
+def test_all_sums_there_are_can_be_had_in_any_order_once():
+    """Of the numbers 1 to 30, two with repetition: 30 x 31 / 2."""
+    found = [canonical(problem) for split in SPLITS for problem in all_problems("arithmetic", split, max_value=30)]
+    assert len(found) == len(set(found)) == 465
+
+
+def test_the_same_numbers_with_another_target_are_another_problem():
+    """Of two numbers a and b: a + b, |a - b|, a b, and a / b or b / a where it is whole; those from 1 to 100."""
+    found = [problem.columns for split in SPLITS for problem in all_problems("countdown", split, **SMALL_GAME)]
+    expected = set()
+    for a in range(1, 13):
+        for b in range(a, 13):
+            targets = {a + b, b - a, a * b} | ({b // a} if b % a == 0 else set())
+            expected |= {((a, b), target) for target in targets if 1 <= target <= 100}
+    assert sorted((tuple(sorted(one["numbers"])), one["target"]) for one in found) == sorted(expected)
+
+
+def test_a_seed_changes_the_order_and_not_what_there_is():
+    one, other = (all_problems("arithmetic", "test", seed, max_value=30) for seed in (0, 1))
+    assert {canonical(problem) for problem in one} == {canonical(problem) for problem in other}
+    assert [problem.question for problem in one] != [problem.question for problem in other]
+
+
+def test_more_problems_than_there_are_is_refused_with_their_number():
+    """Of the sums of 1 and 2, each split has those that fall to it: 1 + 1, 1 + 2 and 2 + 2 in all."""
+    number = 0
+    for split in SPLITS:
+        with pytest.raises(DataError, match=r"num_problems=1000000: with .* no more than|no question") as refused:
+            generate("arithmetic", split, count=10**6, max_value=2)
+        number += num_questions(str(refused.value))
+    assert number == 3
 
 
 def sum_form(problem: Problem) -> tuple[tuple[str, ...], ...]:
@@ -144,8 +219,7 @@ def sum_form(problem: Problem) -> tuple[tuple[str, ...], ...]:
 
 def test_swapped_factors_and_terms_stay_in_one_split():
     asked = {
-        split: generate("arithmetic", split, count=300, max_value=6, num_operands=3, operators=["+", "*"])
-        for split in SPLITS
+        split: all_problems("arithmetic", split, max_value=6, num_operands=3, operators=["+", "*"]) for split in SPLITS
     }
     forms = {
         split: {

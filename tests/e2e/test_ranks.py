@@ -58,3 +58,18 @@ def test_more_ranks_than_prompts_is_refused(tiny_model: Path, tmp_path: Path) ->
     assert launched.returncode != 0
     assert "rollout.prompts_per_step=1: fewer than the 2 ranks" in launched.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_one_rank_speaks_for_all_of_an_evaluation(tiny_model: Path, tmp_path: Path) -> None:
+    """The JSON goes to the screen too, so that it shows how many ranks have written it."""
+    recipe = write_recipe(tmp_path / "recipe.yaml", toy_recipe(tiny_model, tmp_path / "run"))
+    code, alone = run_grpo("eval", recipe, "--json", "/dev/stdout")
+    assert code == 0, alone
+    launched = run_ranks(2, "eval", recipe, "--json", "/dev/stdout")
+    assert launched.returncode == 0, launched.stderr
+    said = launched.stdout.splitlines()
+    assert [line for line in said if line.startswith("eval")] == [
+        line for line in alone.splitlines() if line.startswith("eval")
+    ]
+    assert sum(line.startswith("eval.sources.0: 8 problems") for line in said) == 1
+    assert launched.stdout.count('"eval/arithmetic/accuracy":') == 1

@@ -16,6 +16,8 @@ import pytest
 from processes import alive, descendants, environment, run_grpo, start_grpo, wait_for, write_recipe
 from toy import toy_recipe
 
+from grpo.rows import read_rows
+
 pytestmark = pytest.mark.e2e
 STEPS = 6
 
@@ -78,6 +80,27 @@ def test_a_killed_run_learns_what_an_uninterrupted_one_does(
     assert learnt(run_dir) == learnt(uninterrupted)
     name = f"checkpoints/step_{STEPS:06d}/model/model.safetensors"
     assert (run_dir / name).read_bytes() == (uninterrupted / name).read_bytes()
+
+
+def test_a_killed_run_has_every_completion_once_in_whichever_part(
+    uninterrupted: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    """Parts of some 8 KiB, a step or so, and checkpoints that are older than parts which are closed already."""
+    run_dir = tmp_path / "run"
+    settings = {"log": {"completions_part_mib": 0.008}, "checkpoint": {"every": 3}}
+    file = write_recipe(tmp_path / "recipe.yaml", toy_recipe(tiny_model, run_dir, run={"steps": STEPS}) | settings)
+    trainer = start_grpo("train", file)
+    wait_for(lambda: len(rows(run_dir)) > STEPS - 1, 60, "all steps but the last")
+    os.kill(trainer.pid, signal.SIGKILL)
+    trainer.communicate()
+    code, output = run_grpo("train", file)
+    assert code == 0, output
+    assert "going on after step 3" in output
+    assert len(list(run_dir.glob("completions_*.jsonl.gz"))) > 1
+    found, expected = (
+        [row | {"cpu_s": 0} for row in read_rows(folder / "completions.jsonl")] for folder in (run_dir, uninterrupted)
+    )
+    assert found == expected
 
 
 def test_an_interrupt_says_how_to_go_on(tiny_model: Path, tmp_path: Path) -> None:

@@ -125,8 +125,8 @@ MUTANTS = (
     _mutant(
         "KL raises rewards",
         "advantages",
-        "tuple(value - charge.total for",
-        "tuple(value + charge.total for",
+        "tuple(value - one.total for value",
+        "tuple(value + one.total for value",
         "compute_advantages",
     ),
     _mutant(
@@ -454,7 +454,11 @@ MUTANTS = (
     ),
     _mutant("cost ignored", "batching", "(cost + piece.cost, index,", "(cost + piece.num_tokens, index,", "balance"),
     _mutant(
-        "budget ignored", "batching", "while queue and queue[0][2] < piece.num_tokens and", "while False and", "balance"
+        "budget ignored",
+        "batching",
+        "(cost + piece.cost, index, room - piece.num_tokens)",
+        "(cost + piece.cost, index, room)",
+        "balance",
     ),
     _mutant(
         "some ranks have more to do",
@@ -710,6 +714,30 @@ MUTANTS = (
     ),
     _mutant("what flows between layers in bf16", "model", "output: output.float()", "output: output", "lora"),
     _mutant(
+        "a decay that ends after the last update",
+        "policy",
+        "max(1, num_steps - 1 - settings.warmup_steps)",
+        "max(1, num_steps - settings.warmup_steps)",
+        "learning_rate",
+    ),
+    _mutant(
+        "a decay that starts before the warm-up is over",
+        "policy",
+        "(step - settings.warmup_steps) /",
+        "step /",
+        "learning_rate",
+    ),
+    _mutant(
+        "a warm-up that starts at nothing", "policy", "settings.lr * (step + 1)", "settings.lr * step", "learning_rate"
+    ),
+    _mutant(
+        "half a cosine's way",
+        "policy",
+        "math.cos(math.pi * progress)",
+        "math.cos(math.pi * progress / 2)",
+        "learning_rate",
+    ),
+    _mutant(
         "the KL is charged before",
         "advantages",
         "worth = _OF_GROUPS[advantage](group.rewards)",
@@ -719,8 +747,8 @@ MUTANTS = (
     _mutant(
         "a group without a signal is charged",
         "advantages",
-        "if any(worth) else tuple(worth)",
-        "if True else tuple(worth)",
+        'return advantage == "batch" or not is_dead(group.rewards)',
+        "return True",
         "compute_advantages",
     ),
     _mutant(

@@ -26,6 +26,7 @@ def make_tokens() -> Tokens:
         sampler_logp=proximal - torch.tensor(np.log(RATIOS)),
         advantage=torch.ones(7, dtype=torch.float64),
         completion=torch.tensor(COMPLETION),
+        num_completions=max(COMPLETION) + 1,
     )
 
 
@@ -54,7 +55,7 @@ def test_by_hand(correction: Callable[[Tokens], Tensor], expected: list[float]) 
 @pytest.mark.parametrize("name", CORRECTIONS)
 def test_without_a_gap_all_tokens_weigh_exactly_one(name: str) -> None:
     logps = torch.tensor([-1.0, -0.3, -7.0, -1e-6])
-    tokens = Tokens(logps + 0.5, logps, logps.clone(), torch.ones(4), torch.tensor([0, 0, 1, 2]))
+    tokens = Tokens(logps + 0.5, logps, logps.clone(), torch.ones(4), torch.tensor([0, 0, 1, 2]), 3)
     assert CORRECTIONS[name](tokens).tolist() == [1.0] * 4
 
 
@@ -62,6 +63,6 @@ def test_without_a_gap_all_tokens_weigh_exactly_one(name: str) -> None:
 def test_a_gap_beyond_all_numbers_stays_one(name: str) -> None:
     """e^200 is over the largest float32: truncated it is the bound, and masked it is 0, never infinite or no number."""
     proximal, sampler = torch.tensor([-1.0, -201.0]), torch.tensor([-201.0, -1.0])
-    weights = CORRECTIONS[name](Tokens(proximal, proximal, sampler, torch.ones(2), torch.tensor([0, 1])))
+    weights = CORRECTIONS[name](Tokens(proximal, proximal, sampler, torch.ones(2), torch.tensor([0, 1]), 2))
     bound = {"none": 1.0, "tis": 2.0, "sequence_tis": 2.0}.get(name, 0.0)
     assert weights.tolist() == [bound, 1.0 if name == "none" else 0.0]

@@ -46,6 +46,7 @@ def make_tokens(
         sampler_logp=proximal - 1,
         advantage=torch.tensor(np.array(advantages), dtype=dtype),
         completion=torch.tensor(np.array(completion)),
+        num_completions=int(np.max(completion)) + 1,
     )
 
 
@@ -276,6 +277,7 @@ def test_the_order_of_completions_changes_nothing(name: str) -> None:
         *(value.detach()[order] for value in (tokens.policy_logp, tokens.proximal_logp, tokens.sampler_logp)),
         tokens.advantage[order],
         torch.tensor([0, 0, 1, 2, 2, 3, 3, 3, 4, 4]),
+        5,
     )
     moved.policy_logp.requires_grad_()
     moved_found, moved_coefficients = evaluate(objective, moved, SHARES[order])

@@ -131,6 +131,12 @@ def test_an_empty_data_set(refused: Refused, tmp_path: Path) -> None:
     assert path in refused(data={"train": {"source": "dataset", "path": path}})
 
 
+def test_more_generated_problems_than_there_are(refused: Refused) -> None:
+    """Of the 20 x 21 / 2 sums of two numbers up to 20, about nine twelfths are for training: they happen to be 160."""
+    message = refused("data.train.num_problems=161")
+    assert "data.train.num_problems=161: with these options arithmetic has no more than 160 different" in message
+
+
 def test_golds_that_cannot_be_parsed_are_named_by_row(refused: Refused, tmp_path: Path) -> None:
     rows = [{"question": f"{n} + 1", "answer": str(n + 1)} for n in range(4)]
     rows[2]["answer"] = "a number"
@@ -194,7 +200,8 @@ class TestRunFolders:
 
     def test_that_of_another_recipe(self, folder: Path, tiny_model: Path, capsys: Any) -> None:
         other = toy_recipe(tiny_model, folder, update={"lr": 1e-6})
-        assert "belongs to another recipe, which differs in update.lr" in self.refuse(folder, other, capsys)
+        message = self.refuse(folder, other, capsys)
+        assert "belongs to another recipe, which differs in update.lr=1e-06 (the run has 0.003); set" in message
 
     def test_one_that_another_run_is_writing(self, folder: Path, tiny_model: Path, capsys: Any) -> None:
         recipe = toy_recipe(tiny_model, folder)
@@ -256,7 +263,7 @@ class TestRunFolders:
         with RunFolder(tmp_path / "run", parse_recipe(recipe, "toy")) as folder:
             folder.append("metrics.jsonl", [{"step": 0}])
         recipe["run"]["steps"] = 9
-        assert "differs in run.steps" in self.refuse(tmp_path / "run", recipe, capsys)
+        assert "differs in run.steps=9 (the run has 2);" in self.refuse(tmp_path / "run", recipe, capsys)
 
 
 @pytest.mark.parametrize(

@@ -2,66 +2,90 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import math
 import os
 import signal
+import subprocess
 import sys
+from argparse import Namespace
 from collections.abc import Callable
-from dataclasses import replace
-from multiprocessing import Pipe
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
+import psutil
 import pytest
 import torch
 from processes import alive, descendants, run_grpo, start_grpo, wait_for
 from tiny import make_tiny_model
 from transformers import AutoModelForCausalLM
 
-from grpo.bench import child, command, random_model
-from grpo.bench.arithmetic import ModelShape, Work, flops, known_peak, model_shape, packed_work, padded_work
-from grpo.bench.external import CommandJob
-from grpo.bench.matmul import MatmulRate
-from grpo.bench.memory import ProcessGauge, TreePeak
-from grpo.bench.options import Options
-from grpo.bench.peer import TrlSide, micro_batch
-from grpo.bench.report import step_report
-from grpo.bench.side import Side, UpdateJob, matrices
+from grpo.bench import command
+from grpo.bench.arithmetic import ModelShape, Work, flops, known_peak, matrices, model_shape, packed_work, padded_work
+from grpo.bench.beside_trl import micro_batch, run_trl, trl_job
+from grpo.bench.command import measure_updates, run_steps
+from grpo.bench.machine import TreePeak, UpdatePeak, warnings
+from grpo.bench.options import Options, read_options
+from grpo.bench.process import BenchError, attempt, last_words, run_apart
+from grpo.bench.random_model import random_config
+from grpo.bench.report import disagreements, drift, step_report
+from grpo.bench.rollouts import Groups, draw_rewards, random_groups, random_prompts, spread_lengths
+from grpo.bench.side import Side, UpdateJob
 from grpo.bench.sides import OurUpdate, PaddedUpdate
-from grpo.bench.turns import SIDES, matmul_job, measure_updates, measure_updates_apart
-from grpo.bench.whole import StepJob, WholeStep
-from grpo.bench.work import FixedGroup, complete, credited_groups, draw_rewards, spread_lengths, synthetic_groups
-from grpo.bench.worker import BenchError, Worker
 from grpo.cli import EXIT_INTERRUPTED, EXIT_USER_ERROR, main
 from grpo.errors import UserError
-from grpo.recipe.sections import UpdateSection
 from grpo.records import Branch, PromptTree
 
 VOCABULARY = 90
 
 
-def uneven_groups() -> tuple[FixedGroup, ...]:
+def uneven_groups() -> Groups:
     """Three groups of four, prompts of 5 to 15 tokens, completions of 4 to 12."""
-    prompts = spread_lengths(10, 0.5, 3, seed=0)
-    return tuple(synthetic_groups(prompts, spread_lengths(8, 0.5, 12, seed=1), 4, VOCABULARY))
+    prompts = random_prompts(spread_lengths(10, 0.5, 3, seed=0), VOCABULARY)
+    return random_groups(prompts, spread_lengths(8, 0.5, 12, seed=1), VOCABULARY)
 
 
-def make_job(folder: Path, **changes: Any) -> UpdateJob:
-    job = UpdateJob(
-        folder=folder,
-        groups=uneven_groups(),
-        device="cpu",
-        compute="fp32",
-        gradient_checkpointing=False,
-        budget=60,
-        max_new_tokens=16,
-    )
-    return replace(job, **changes)
+def make_job(folder: Path, groups: Groups | None = None, **changes: Any) -> UpdateJob:
+    groups = groups or uneven_groups()
+    sizes = {"groups": len(groups), "group_size": len(groups[0].scores)}
+    return UpdateJob(folder, groups, Options(**({"device": "cpu", "compute": "fp32", "budget": 60} | sizes | changes)))
 
 
 def tree(prompt: int, *completions: int) -> PromptTree:
-    return PromptTree((1,) * prompt, tuple(Branch((1,) * n, (0.0,) * n, (1.0,) * n, 1.0) for n in completions))
+    def branch(length: int) -> Branch:
+        ones = np.ones(length, np.float32)
+        return Branch(np.ones(length, np.int32), ones, ones, weight=1.0)
+
+    return PromptTree(np.ones(prompt, np.int32), tuple(map(branch, completions)))
+
+
+# The room
+
+
+def bench_nodes() -> list[ast.AST]:
+    """All of the room's code."""
+    files = Path(command.__file__).parent.glob("*.py")
+    return [node for file in files for node in ast.walk(ast.parse(file.read_text()))]
+
+
+def test_the_bench_comes_through_public_doors() -> None:
+    """What it watches may be rebuilt inside; the exceptions are other libraries', which have no such door."""
+    private = {
+        node.attr
+        for node in bench_nodes()
+        if isinstance(node, ast.Attribute) and node.attr.startswith("_") and not node.attr.startswith("__")
+        if not (isinstance(node.value, ast.Name) and node.value.id == "self")
+    }
+    assert private == {"_attn_implementation", "_supports_onednn"}
+
+
+def test_no_name_of_a_class_has_two_meanings() -> None:
+    names = [node.name for node in bench_nodes() if isinstance(node, ast.ClassDef)]
+    assert len(names) == len(set(names))
 
 
 # Arithmetic
@@ -110,7 +134,7 @@ def test_flops_agree_with_torchs_own_count(tiny_model: Path) -> None:
     side = PaddedUpdate(make_job(tiny_model, budget=10**4))
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         side.update()
-    assert counter.get_total_flops() == pytest.approx(flops(model_shape(side.model()), side.work()), rel=0.02)
+    assert counter.get_total_flops() == pytest.approx(flops(model_shape(side.model), side.work()), rel=0.02)
 
 
 @pytest.mark.parametrize(
@@ -152,96 +176,112 @@ def test_both_sides_compute_the_same_loss_and_gradient(tiny_model: Path, checkpo
     assert found[0]["loss"] == pytest.approx(found[1]["loss"], rel=1e-4)
     assert found[0]["grad_norm"] == pytest.approx(found[1]["grad_norm"], rel=1e-4)
     assert found[0]["grad_norm"] > 0.01
-    for one, other in zip(ours.model().parameters(), padded.model().parameters(), strict=True):
+    for one, other in zip(ours.model.parameters(), padded.model.parameters(), strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=3e-6)  # AdamW's first step is the rate, 1e-6, either way
     assert found[0]["flops"] < found[1]["flops"]
 
 
 def test_a_budget_only_cuts_the_work(tiny_model: Path) -> None:
     whole, cut = (PaddedUpdate(make_job(tiny_model, budget=budget)) for budget in (10**4, 60))
-    assert len(whole._rows()[0]) == 1
+    assert len(whole.batch().micro_batches) == 1
     # A row has up to 13 + 11 tokens, two fit 60: twelve rows in six micro-batches.
-    assert [len(rows) for rows in cut._rows()[0]] == [2] * 6
+    assert [len(rows) for rows in cut.batch().micro_batches] == [2] * 6
     assert whole.warm_up()["loss"] == pytest.approx(cut.warm_up()["loss"], rel=1e-4)
 
 
 def test_every_completion_carries_a_signal(tiny_model: Path) -> None:
-    for credited in credited_groups(uneven_groups(), UpdateSection(lr=1e-6)):
-        signs = {math.copysign(1, value) for value in credited.of_completions if value}
-        assert signs == {1.0, -1.0}
-        assert all(credited.of_completions)
+    [trees] = make_job(tiny_model).batch(budget=10**4).micro_batches
+    assert sorted(len(tree.branches) for tree in trees) == [4, 4, 4]
+    for each in trees:
+        advantages = [set(branch.advantages) for branch in each.branches]
+        assert all(len(values) == 1 for values in advantages)
+        assert {math.copysign(1, value) for [value] in advantages if value} == {1.0, -1.0}
 
 
 def test_phases_add_up_and_each_takes_time(tiny_model: Path) -> None:
-    plain = torch.autograd.backward
     for side in (OurUpdate(make_job(tiny_model)), PaddedUpdate(make_job(tiny_model))):
         [times] = side.times(1)
         assert min(times.values()) > 0
         parts = times["forward_s"] + times["backward_s"] + times["other_s"]
         assert parts == pytest.approx(times["update_s"], rel=1e-6)
-    assert torch.autograd.backward is plain
+
+
+def test_what_is_not_learnt_from_takes_no_phase(tiny_model: Path) -> None:
+    """As the weight sync asks: all of its time is its own."""
+    side = OurUpdate(make_job(tiny_model))
+    side.watch.enter("sync")
+    side.policy.logprobs([[1, 2, 3]])
+    assert side.watch.read().keys() == {"sync"}
 
 
 def test_matrix_rates_are_of_both_types(tiny_model: Path) -> None:
-    found = OurUpdate(make_job(tiny_model)).warm_up()
-
-    rates = MatmulRate(matmul_job(make_job(tiny_model), found)).rates()
+    rates = OurUpdate(make_job(tiny_model)).rates()
     assert rates.keys() == {"bf16", "fp32"}
     assert min(rates.values()) > 0
 
 
-class InThisProcess:
-    """Instead of a worker: what it would open, opened here."""
+@pytest.mark.parametrize(
+    ("steps", "expected"), [(3, ["ours 2", "padded 2", "ours 1", "padded 1"]), (1, ["ours 1", "padded 1"])]
+)
+def test_sides_take_turns(
+    steps: int, expected: list[str], tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
 
-    def __init__(self, kind: str, job: Any) -> None:
-        self._opened = child.open_kind(kind, job)
+    def run_here(function: Callable[[], Any], log: Path) -> Any:
+        found = function()
+        seen.append(f"{log.stem} {len(found['times'])}")
+        return found
 
-    def __enter__(self) -> InThisProcess:
-        return self
-
-    def __exit__(self, *_: object) -> None: ...
-
-    def ask(self, method: str, *arguments: Any) -> Any:
-        return getattr(self._opened, method)(*arguments)
-
-
-@pytest.mark.parametrize("measure", [measure_updates, measure_updates_apart])
-def test_sides_take_turns(tiny_model: Path, measure: Any) -> None:
-    said: list[str] = []
-    found = measure(make_job(tiny_model), 3, InThisProcess, said.append)
-    assert {side: len(found.sides[side]["times"]) for side in SIDES} == {"ours": 3, "padded": 3}
-    assert len(found.rates) == 2
-    assert said
+    monkeypatch.setattr(command, "run_apart", run_here)
+    sides = measure_updates(make_job(tiny_model, steps=steps), tmp_path)
+    assert seen == expected
+    assert [len(side["times"]) for side in sides.values()] == [steps, steps]
+    assert [len(side["rates"]) for side in sides.values()] == [len(expected)] * 2
 
 
-def test_one_timing_needs_one_turn(tiny_model: Path) -> None:
-    found = measure_updates_apart(make_job(tiny_model), 1, InThisProcess, lambda text: None)  # type: ignore[arg-type]
-    assert [len(side["times"]) for side in found.sides.values()] == [1, 1]
+def test_the_highest_peak_of_all_expectedcounts(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = iter([5, 7, 9, 3])
+
+    def find(function: Callable[[], Any], log: Path) -> dict[str, Any]:
+        return {"peak_memory_bytes": next(found), "times": [{}]}
+
+    monkeypatch.setattr(command, "run_apart", find)
+    sides = measure_updates(make_job(tiny_model, steps=2), tmp_path)
+    assert {name: side["peak_memory_bytes"] for name, side in sides.items()} == {"ours": 9, "padded": 7}
 
 
 def test_a_drifting_machine_is_warned_of() -> None:
-    assert command.drift([{"bf16": 100.0}, {"bf16": 110.0}], "bf16") == []
-    [line] = command.drift([{"bf16": 100.0}, {"bf16": 60.0}], "bf16")
+    def sides(ours: float, padded: float) -> dict[str, Any]:
+        return {
+            "ours": {"rates": [{"bf16": 100.0}, {"bf16": ours}]},
+            "padded": {"rates": [{"bf16": padded}, {"bf16": 50.0}]},
+        }
+
+    assert drift(sides(110, 50), "bf16") == []
+    [line] = drift(sides(60, 50), "bf16")
     assert "40 %" in line
+    [line] = drift(sides(110, 100), "bf16")
+    assert "50 %" in line
 
 
 def test_sides_that_did_other_work_are_warned_of() -> None:
     sides = {"ours": {"loss": 0.5, "grad_norm": 2.0}, "padded": {"loss": 0.52, "grad_norm": 2.3}}
-    assert command.disagreements(sides, "bf16") == []
-    assert len(command.disagreements(sides, "fp32")) == 2
+    assert disagreements(sides, "bf16") == []
+    assert len(disagreements(sides, "fp32")) == 2
     sides["ours"]["loss"] = 0.6
-    assert command.disagreements(sides, "bf16") == ["the sides' loss differ: ours 0.6, padded 0.52"]
+    assert disagreements(sides, "bf16") == ["the sides' loss differ: ours 0.6, padded 0.52"]
 
 
 # Processes
 
 
-def test_a_commands_exit_code_comes_back(tmp_path: Path) -> None:
-    with Worker(
-        "command", CommandJob(("sh", "-c", "echo $SAID; exit 3"), {"SAID": "hello"}), tmp_path / "log"
-    ) as worker:
-        assert worker.ask("run") == 3
-    assert (tmp_path / "log").read_text() == "hello\n"
+def test_a_commands_exit_code_and_words_come_back(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    assert run_apart(partial(subprocess.call, ("sh", "-c", "echo $SAID; exit 3"), env={"SAID": "hello"}), log) == 3
+    assert last_words(log) == "hello"
 
 
 def test_an_interrupt_ends_a_command_and_what_it_started(tmp_path: Path) -> None:
@@ -252,41 +292,60 @@ def test_an_interrupt_ends_a_command_and_what_it_started(tmp_path: Path) -> None
         if started:
             raise KeyboardInterrupt
 
-    job = CommandJob(("sh", "-c", "sleep 100 & sleep 100"), {})
-    with pytest.raises(KeyboardInterrupt), Worker("command", job, tmp_path / "log", look=interrupt) as worker:
-        worker.ask("run")
+    words = partial(subprocess.call, ("sh", "-c", "sleep 100 & sleep 100"))
+    with pytest.raises(KeyboardInterrupt):
+        run_apart(words, tmp_path / "log", interrupt)
     wait_for(lambda: not alive(started), 5, "the end of the command")
 
 
+def test_what_was_started_ends_with_the_work(tmp_path: Path) -> None:
+    words = partial(subprocess.check_output, ("sh", "-c", "sleep 100 >/dev/null & echo $!"))
+    pid = int(run_apart(words, tmp_path / "log"))
+
+    def gone() -> bool:
+        try:
+            return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return True
+
+    wait_for(gone, 5, "the end of what was left")
+
+
 def test_a_process_that_is_killed_is_told(tmp_path: Path) -> None:
-    with (
-        Worker("command", CommandJob(("sh", "-c", "kill -9 $PPID"), {}), tmp_path / "log") as worker,
-        pytest.raises(BenchError, match=r"command: grpo.bench.child \(pid \d+\) ended with exit code -9"),
-    ):
-        worker.ask("run")
+    kill = partial(subprocess.call, ("sh", "-c", "echo I go; kill -9 $PPID"))
+    with pytest.raises(BenchError, match=r"bench: padded \(pid \d+\) was ended from outside\nI go"):
+        run_apart(kill, tmp_path / "padded.log")
 
 
 @pytest.mark.parametrize(
-    ("error", "answer"),
+    ("error", "kind", "text"),
     [
-        (UserError("--budget=1: too small"), "refused"),
-        (MemoryError("none left"), "no memory"),
-        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), "no memory"),
-        (torch.OutOfMemoryError("CUDA out of memory"), "no memory"),
-        (ValueError("a bug"), "failed"),
+        (UserError("--budget=1: too small"), UserError, "--budget=1: too small"),
+        (MemoryError("none left"), UserError, "bench: ours: out of memory (none left)"),
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"),
+            UserError,
+            "out of memory (DefaultCPUAllocator: can't allocate memory: you tried); lower --budget",
+        ),
+        (torch.OutOfMemoryError("CUDA out of memory"), UserError, "out of memory (CUDA out of memory); lower --budget"),
+        (ValueError("a bug"), BenchError, "bench: ours failed\nTraceback"),
     ],
 )
-def test_what_goes_wrong_in_a_child_is_told_apart(error: Exception, answer: str, monkeypatch: Any) -> None:
-    def fail(kind: str, job: Any) -> None:
+def test_what_goes_wrong_in_a_process_is_told_apart(error: Exception, kind: type[Exception], text: str) -> None:
+    def fail() -> None:
         raise error
 
-    monkeypatch.setattr(child, "open_kind", fail)
-    ours, theirs = Pipe()
-    ours.send(("ours", None))
-    child.serve(theirs)
-    told, text = ours.recv()
-    assert told == answer
-    assert str(error) in text
+    with pytest.raises(kind) as told:
+        attempt(fail, "ours")
+    assert text in str(told.value)
+    assert str(error) in str(told.value)
+
+
+def test_errors_come_through_from_a_process(tmp_path: Path) -> None:
+    with pytest.raises(BenchError, match="ValueError: invalid literal"):
+        run_apart(partial(int, "x"), tmp_path / "log")
+    with pytest.raises(UserError, match="--group-size=1"):
+        run_apart(partial(read_options, Namespace(group_size=1)), tmp_path / "log")
 
 
 # Rollouts
@@ -305,11 +364,15 @@ def test_spread_lengths_have_the_right_mean_and_range(mean: int, spread: float, 
 
 
 def test_groups_have_the_lengths_that_were_asked_for() -> None:
-    groups = synthetic_groups([5, 7], [1, 2, 3, 4], 2, VOCABULARY)
-    assert [len(group.prompt) for group in groups] == [5, 7]
-    assert [[len(ids) for ids in group.completions] for group in groups] == [[1, 2], [3, 4]]
-    assert all(0 <= token < VOCABULARY for group in groups for ids in group.completions for token in ids)
-    assert groups == synthetic_groups([5, 7], [1, 2, 3, 4], 2, VOCABULARY)
+    def tokens() -> list[list[list[int]]]:
+        groups = random_groups(random_prompts([5, 7], VOCABULARY), [1, 2, 3, 4], VOCABULARY)
+        rows = [[one.group.prompt, *one.group.completions] for one in groups]
+        return [[[int(token) for token in each.token_ids] for each in row] for row in rows]
+
+    found = tokens()
+    assert [[len(ids) for ids in row] for row in found] == [[5, 1, 2], [7, 3, 4]]
+    assert all(0 <= token < VOCABULARY for row in found for ids in row for token in ids)
+    assert found == tokens()
 
 
 def test_rewards_are_never_all_alike() -> None:
@@ -324,7 +387,7 @@ def test_rewards_are_never_all_alike() -> None:
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the system has no high-water mark to reset")
 def test_the_gauge_sees_what_was_held_in_between_and_is_gone() -> None:
-    gauge = ProcessGauge()
+    gauge = UpdatePeak(torch.device("cpu"))
     gauge.start()
     if gauge.above() is None:
         pytest.skip("the high-water mark may not be reset here")
@@ -342,7 +405,7 @@ def test_the_gauge_sees_what_was_held_in_between_and_is_gone() -> None:
 def test_gradients_are_no_part_of_an_updates_memory(tmp_path: Path) -> None:
     """A model whose gradients take 96 MiB, and almost nothing to compute: a prompt with two completions of a token."""
     folder = make_tiny_model(tmp_path, hidden_size=512, intermediate_size=4096, num_hidden_layers=4)
-    groups = tuple(complete([(5, 6)], [1, 1], 2, VOCABULARY))
+    groups = random_groups(random_prompts([2], VOCABULARY), [1, 1], VOCABULARY)
     side: Side = OurUpdate(make_job(folder, groups=groups))
     size = 4 * side.warm_up()["parameters"]
     assert size > 96 * 2**20
@@ -354,7 +417,8 @@ def test_gradients_are_no_part_of_an_updates_memory(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="the system does not tell PSS")
 def test_a_tree_of_processes_is_summed(monkeypatch: pytest.MonkeyPatch) -> None:
-    import subprocess
+    def too_slow(process: psutil.Process) -> None:
+        raise AssertionError("the processes are held up although nothing has grown")
 
     script = "import sys, time; held = bytearray(b'x') * (100 * 2**20); print('held', flush=True); time.sleep(60)"
     parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {script!r}])"
@@ -366,10 +430,8 @@ def test_a_tree_of_processes_is_summed(monkeypatch: pytest.MonkeyPatch) -> None:
         peak.look(process.pid)
         assert peak.peak_bytes is not None
         assert 100 * 2**20 < peak.peak_bytes < 200 * 2**20
-        # Nothing has grown: the processes are not held up again.
-        monkeypatch.setattr("grpo.bench.memory._pss_bytes", lambda pid: 2**40)
+        monkeypatch.setattr(psutil.Process, "memory_full_info", too_slow)
         peak.look(process.pid)
-        assert peak.peak_bytes < 200 * 2**20
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
@@ -381,19 +443,83 @@ def test_a_tree_of_processes_is_summed(monkeypatch: pytest.MonkeyPatch) -> None:
 # TRL's side
 
 
-def test_the_peers_job_is_what_the_peer_reads(tmp_path: Path, tiny_model: Path, monkeypatch: Any) -> None:
-    from grpo.bench import peer_trl
+def test_the_job_says_all_in_json(tiny_model: Path) -> None:
+    job = make_job(tiny_model, steps=3)
+    found = json.loads(json.dumps(trl_job(job, generate=False, warm_up_steps=1)))
+    assert [tuple(group["prompt"]) for group in found["groups"]] == [
+        tuple(group.group.prompt.token_ids) for group in job.groups
+    ]
+    lengths = [[len(one.token_ids) for one in group.group.completions] for group in job.groups]
+    assert [[len(ids) for ids in group["completions"]] for group in found["groups"]] == lengths
+    assert [[len(logps) for logps in group["sampler_logps"]] for group in found["groups"]] == lengths
+    rewards = [[score.reward for score in group.scores] for group in job.groups]
+    assert [group["rewards"] for group in found["groups"]] == rewards
+    settings = found["settings"]
+    assert settings["num_generations"] == 4
+    assert settings["max_steps"] == 4
+    assert (settings["per_device_train_batch_size"], settings["gradient_accumulation_steps"]) == (2, 6)
+    seven = trl_job(make_job(tiny_model, trl_rows=7), generate=False, warm_up_steps=1)["settings"]
+    assert (seven["per_device_train_batch_size"], seven["gradient_accumulation_steps"]) == (6, 2)
 
-    side = TrlSide(Path(sys.executable), "float32", None, True, generate=False, num_steps=3, warm_up_steps=1)
-    job = make_job(tiny_model)
-    assert replace(side, rows=7).job(job)["micro_batch"] == 6
-    (tmp_path / "job.json").write_text(json.dumps(side.job(job)))
-    monkeypatch.setattr(peer_trl, "find_spec", lambda name: object())
-    work = peer_trl.read_work(tmp_path / "job.json")
-    assert [tuple(group["prompt"]) for group in work.groups] == [group.prompt for group in job.groups]
-    assert work.group_size == 4
-    assert work.micro_batch == 2
-    assert work.num_steps == 3
+
+class FakeTrainer:
+    """In the place of TRL's: what it is to call, in TRL's order; a second passes in each part of a step."""
+
+    clock = 0.0
+
+    def __init__(self, model: str, reward_funcs: Any, rollout_func: Any, args: Any, train_dataset: Any, callbacks: Any):
+        self.reward, self.rollout, self.args, [self.callback] = reward_funcs, rollout_func, args, callbacks
+        self.prompts = train_dataset["prompt"]
+        self.state = SimpleNamespace(log_history=[], global_step=0)
+        self.vllm_generation = SimpleNamespace(generate=self.generate)
+        self.model = torch.nn.Linear(1, 1)
+        self.model.config = SimpleNamespace(_attn_implementation="sdpa")  # type: ignore[assignment]
+
+    def generate(self, prompts: list[list[int]], images: None, num_generations: int) -> tuple[Any, ...]:
+        FakeTrainer.clock += 4
+        return prompts, [[1, 2, 3]] * len(prompts), None, None
+
+    def train(self) -> None:
+        self.callback.on_train_begin()
+        num_groups = len(self.prompts) // self.args.max_steps
+        for step in range(self.args.max_steps):
+            self.callback.on_step_begin()
+            FakeTrainer.clock += 2  # the weights to the engine
+            here = self.prompts[step * num_groups : (step + 1) * num_groups]
+            rows = [prompt for prompt in here for _ in range(self.args.num_generations)]
+            given = self.rollout(rows, self)
+            assert len(given["prompt_ids"]) == len(self.reward(prompts=rows)) == len(rows)
+            FakeTrainer.clock += 10 * (step + 1)
+            self.state.global_step += 1
+            self.callback.on_step_end()
+            mean = sum(map(len, given["completion_ids"])) / len(rows)
+            row = {"step": step + 1, "loss": 0.5, "grad_norm": 2.0, "completions/mean_length": mean}
+            self.state.log_history.append(row)
+
+
+@pytest.mark.parametrize("generate", [True, False])
+def test_what_is_timed_of_trl(generate: bool, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from grpo.bench import trl_trainer
+
+    monkeypatch.setattr(torch.utils.benchmark, "timer", lambda: FakeTrainer.clock)
+    for package in ("vllm._custom_ops", "vllm.model_executor.layers.utils"):
+        monkeypatch.setitem(sys.modules, package, SimpleNamespace())
+    config = partial(SimpleNamespace, **dict.fromkeys(trl_trainer.FLAGS))
+    fake = SimpleNamespace(
+        GRPOTrainer=FakeTrainer, GRPOConfig=lambda **given: SimpleNamespace(**vars(config()) | given)
+    )
+    monkeypatch.setitem(sys.modules, "trl", fake)
+    job = make_job(tiny_model, steps=2)
+    found = trl_trainer.measure(trl_job(job, generate=generate, warm_up_steps=1))
+    assert found["sync_s"] == ([2, 2] if generate else [0, 0])
+    assert found["generate_s"] == ([4, 4] if generate else [0, 0])
+    assert found["update_s"] == ([20, 30] if generate else [22, 32])
+    assert found["step_s"] == ([26, 36] if generate else [22, 32])
+    assert found["generated_tokens"] == ([36, 36] if generate else [0, 0])
+    assert found["completion_tokens"] == sum(
+        len(one.token_ids) for each in job.groups for one in each.group.completions
+    )
+    assert (found["loss"], found["grad_norm"]) == (0.5, 2.0)
 
 
 @pytest.mark.parametrize(("most", "rows"), [(1, 1), (2, 2), (5, 4), (11, 6), (10**6, 12)])
@@ -401,17 +527,28 @@ def test_trls_micro_batch_divides_all_rows(most: int, rows: int) -> None:
     assert micro_batch(most, uneven_groups()) == rows
 
 
-def test_whole_steps_become_a_report(tiny_model: Path, tmp_path: Path) -> None:
-    """Ours without an engine; TRL's figures by hand: its generation is timed with the sync inside."""
+def test_a_trl_that_fails_is_told_with_its_last_words(tiny_model: Path, tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho no such flag; exit 3\n")
+    python.chmod(0o755)
+    job = trl_job(make_job(tiny_model), generate=False, warm_up_steps=1)
+    with pytest.raises(BenchError, match="trl ended with exit code 3; its last words:\nno such flag"):
+        run_trl(job, python, tmp_path / "trl", lambda pid: None)
+
+
+def test_whole_steps_become_a_report(tiny_model: Path) -> None:
+    """Ours without an engine; TRL's figures by hand."""
     job = make_job(tiny_model)
-    ours = WholeStep(StepJob(job, generate=False, warm_up_steps=1, num_steps=2, log=tmp_path / "log")).run()
+    ours = run_steps(job, 1, 2, engine_log=None)
     assert len(ours["step_s"]) == 2
-    assert ours["completion_tokens"] == sum(len(ids) for group in job.groups for ids in group.completions)
+    assert ours["update_s"] == ours["step_s"]
+    assert ours["completion_tokens"] == sum(len(one.token_ids) for each in job.groups for one in each.group.completions)
     ours |= {"step_s": [1.0, 1.0], "run_peak_bytes": 100}
     trl = {
         "step_s": [9.0, 11.0],
-        "generate_s": [4.0, 4.0],
+        "generate_s": [3.0, 3.0],
         "sync_s": [1.0, 1.0],
+        "update_s": [5.0, 7.0],
         "generated_tokens": [5, 7],
         "run_peak_bytes": 200,
     }
@@ -448,18 +585,19 @@ def test_what_the_command_writes(tmp_path: Path, tiny_model: Path) -> None:
     assert found["machine"]["cpu"] in output
 
 
-def test_an_interrupt_leaves_no_process_behind(tiny_model: Path) -> None:
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
+def test_no_process_is_left_behind(tiny_model: Path, sent: signal.Signals) -> None:
     process = start_grpo("bench", "--model", str(tiny_model), "--device", "cpu", "--steps", "100000")
 
     def working() -> list[Any]:
-        return [one for one in descendants(process.pid) if "grpo.bench.child" in one.cmdline()]
+        return [one for one in descendants(process.pid) if any("spawn_main" in word for word in one.cmdline())]
 
-    started = wait_for(working, 60, "a child")
-    process.send_signal(signal.SIGINT)
+    started = wait_for(working, 60, "a side's process")
+    process.send_signal(sent)
     output, _ = process.communicate(timeout=20)
-    assert process.returncode == EXIT_INTERRUPTED, output
+    assert process.returncode == (EXIT_INTERRUPTED if sent == signal.SIGINT else -sent), output
     assert "Traceback" not in output
-    wait_for(lambda: not alive(started), 5, "the end of the children")
+    wait_for(lambda: not alive(started), 5, "the end of the side")
 
 
 Refused = Callable[..., str]
@@ -473,7 +611,7 @@ def refused(tiny_model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: A
         raise AssertionError("a process was started before the fault was found")
 
     def run(*arguments: str) -> str:
-        monkeypatch.setattr("grpo.bench.worker.Child", no_child)
+        monkeypatch.setattr("grpo.bench.process.ProcessPoolExecutor", no_child)
         with pytest.raises(SystemExit) as exit_:
             main(["bench", *(() if "--model" in arguments else ("--model", str(tiny_model))), *arguments])
         assert exit_.value.code == EXIT_USER_ERROR
@@ -525,20 +663,20 @@ def test_a_device_that_is_not_there_is_refused(refused: Refused) -> None:
 def test_a_busy_machine_and_spinning_threads_are_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.getloadavg", lambda: (0.6, 0.0, 0.0))
     monkeypatch.setenv("OMP_WAIT_POLICY", "active")
-    assert [line.split(":")[0] for line in command.warnings(on_cpu=True)] == [
+    assert [line.split(":")[0] for line in warnings(on_cpu=True)] == [
         "the machine is busy (load 0.60)",
         "OMP_WAIT_POLICY is not PASSIVE",
     ]
     monkeypatch.setattr("os.getloadavg", lambda: (0.4, 0.0, 0.0))
     monkeypatch.setenv("OMP_WAIT_POLICY", "passive")
-    assert command.warnings(on_cpu=True) == []
+    assert warnings(on_cpu=True) == []
 
 
 def test_random_models_have_qwens_sizes() -> None:
     """Weights without the embeddings as Qwen2.5's model cards give them: 0.36 and 1.31 billion."""
     for size, expected in (("0.5b", 0.36e9), ("1.5b", 1.31e9)):
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(random_model.RandomModel(size)._config)
+            model = AutoModelForCausalLM.from_config(random_config(size))
         assert model_shape(model).body_parameters == pytest.approx(expected, rel=0.01)
 
 

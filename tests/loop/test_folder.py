@@ -51,9 +51,9 @@ def test_numbers_that_json_does_not_know_become_null(tmp_path: Path, tiny_model:
 def test_rewinding_forgets_steps_and_a_restart_keeps_them_aside(tmp_path: Path, tiny_model: Path) -> None:
     with RunFolder(tmp_path / "run", parse_recipe(toy_recipe(tiny_model, tmp_path / "run"), "toy")) as folder:
         folder.append("metrics.jsonl", [{"step": step} for step in range(4)])
-        folder.rewind(3)
+        folder.go_on(2)
         assert [row["step"] for row in read_rows(folder.path / "metrics.jsonl")] == [0, 1, 2]
-        folder.rewind(0)
+        folder.go_on(0)
         assert not (folder.path / "metrics.jsonl").exists()
         assert [row["step"] for row in read_rows(folder.path / "metrics.before_restart.jsonl")] == [0, 1, 2]
 
@@ -61,17 +61,17 @@ def test_rewinding_forgets_steps_and_a_restart_keeps_them_aside(tmp_path: Path, 
 def test_a_damaged_checkpoint_is_set_aside_and_never_outlives_a_whole_one(policy: Policy, tmp_path: Path) -> None:
     checkpoints = checkpoints_in(tmp_path, keep=1)
     checkpoints.save(policy, 1)
-    damaged = tmp_path / "step_000006"
-    (tmp_path / "step_000001").rename(tmp_path / "kept")
+    damaged = tmp_path / "checkpoints" / "step_000006"
+    (tmp_path / "checkpoints" / "step_000001").rename(tmp_path / "kept")
     checkpoints.save(policy, 6)
     (damaged / "trainer.pt").write_bytes(b"")
-    (tmp_path / "kept").rename(tmp_path / "step_000001")
+    (tmp_path / "kept").rename(tmp_path / "checkpoints" / "step_000001")
     with pytest.warns(UserWarning, match="step_000006 is damaged"):
         checkpoints.restore(policy)
     checkpoints.save(policy, 2)
     assert [folder.name for folder in list_checkpoints(tmp_path)] == ["step_000002"]
-    assert is_valid(tmp_path / "step_000002")
-    assert (tmp_path / "damaged_step_000006").is_dir()
+    assert is_valid(tmp_path / "checkpoints" / "step_000002")
+    assert (tmp_path / "checkpoints" / "damaged_step_000006").is_dir()
 
 
 def test_a_run_none_of_whose_checkpoints_is_whole_does_not_start_over(policy: Policy, tmp_path: Path) -> None:
@@ -82,10 +82,10 @@ def test_a_run_none_of_whose_checkpoints_is_whole_does_not_start_over(policy: Po
 
 
 def test_folders_that_only_look_like_checkpoints_are_let_be(policy: Policy, tmp_path: Path) -> None:
-    (tmp_path / "step_000012_copy").mkdir()
+    (tmp_path / "checkpoints" / "step_000012_copy").mkdir(parents=True)
     checkpoints_in(tmp_path, keep=1).save(policy, 1)
     assert [folder.name for folder in list_checkpoints(tmp_path)] == ["step_000001"]
-    assert (tmp_path / "step_000012_copy").is_dir()
+    assert (tmp_path / "checkpoints" / "step_000012_copy").is_dir()
 
 
 def test_weights_that_fit_nowhere_are_a_clear_error() -> None:

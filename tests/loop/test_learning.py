@@ -48,7 +48,7 @@ def learn(model: Path, objective: str, seed: int) -> list[float]:
     tokenizer = tiny_tokenizer()
     means = []
     for step in range(NUM_STEPS):
-        engine._model.load_state_dict(policy.network.model.state_dict())
+        engine.model.load_state_dict(policy.network.model.state_dict())
         requests = [
             Request(
                 tuple(prompt.token_ids.tolist()),

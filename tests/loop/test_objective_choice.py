@@ -110,7 +110,7 @@ def test_a_function_of_ones_own_gets_the_advantage_of_grpo(write: Write) -> None
 
 def five_tokens() -> Tokens:
     proximal = torch.tensor([-1.0, -2.0])
-    return Tokens(proximal + torch.tensor([0.5, 0.05]), proximal, proximal, torch.ones(2), torch.tensor([0, 0]))
+    return Tokens(proximal + torch.tensor([0.5, 0.05]), proximal, proximal, torch.ones(2), torch.tensor([0, 0]), 1)
 
 
 def test_options_reach_the_function() -> None:

@@ -16,6 +16,7 @@ import yaml
 from grpo.objectives.corrections import CORRECTIONS
 from grpo.objectives.table import OBJECTIVES, Advantage
 from grpo.policy.objective_choice import choose_objective
+from grpo.recipe.resume import RESUMABLE
 from grpo.recipe.sections import UpdateSection
 from grpo.run.metrics import DEFINITIONS
 from rewards.answer_policy import AnswerPolicy
@@ -43,6 +44,11 @@ def test_the_metric_table_is_the_codes() -> None:
 def test_every_recipe_has_a_row() -> None:
     rows = set(re.findall(r"^\| `(\w+\.yaml)` \|", README, re.MULTILINE))
     assert rows == {file.name for file in (ROOT / "launch" / "recipes").glob("*.yaml")}
+
+
+def test_the_table_of_what_may_change_on_resume_is_the_codes() -> None:
+    table = README.split("| may change when a run goes on | why |\n|---|---|\n")[1].split("\n\n")[0]
+    assert dict(re.findall(r"^\| `([^`]+)` \| (.+) \|$", table, re.MULTILINE)) == RESUMABLE
 
 
 def test_its_pictures_are_there() -> None:

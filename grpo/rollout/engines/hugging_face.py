@@ -33,29 +33,29 @@ class TransformersEngine:
 
     def __init__(self, folder: Path, settings: RolloutSection, *, device: torch.device) -> None:
         dtype = getattr(torch, settings.dtype)
-        self._model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).to(device).eval()
-        self._model.generation_config = transformers.GenerationConfig()
+        self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).to(device).eval()
+        self.model.generation_config = transformers.GenerationConfig()
         self._tokenizer = AutoTokenizer.from_pretrained(folder)
         self._device = device
         self.description = {"name": "transformers", "version": transformers.__version__}
 
     def load(self, folder: Path) -> None:
-        own, stored = set(self._model.state_dict()), tensor_names(folder)
-        missing = own - stored - set(self._model.all_tied_weights_keys)
+        own, stored = set(self.model.state_dict()), tensor_names(folder)
+        missing = own - stored - set(self.model.all_tied_weights_keys)
         if missing or stored - own:
             raise ValueError(
                 f"weights={folder}: not the model's set of tensors; missing {sorted(missing)}, "
                 f"unknown {sorted(stored - own)}"
             )
         for file in weight_files(folder):
-            self._model.load_state_dict(load_file(file), strict=False)
+            self.model.load_state_dict(load_file(file), strict=False)
 
     @torch.inference_mode()
     def logprobs(self, token_ids: Sequence[TokenIds]) -> list[Floats]:
         answers = []
         for ids in token_ids:
             row = torch.tensor(np.asarray(ids, np.int64), device=self._device)[None]
-            log_probs = self._model(input_ids=row).logits[0, :-1].float().log_softmax(-1)
+            log_probs = self.model(input_ids=row).logits[0, :-1].float().log_softmax(-1)
             answers.append(log_probs.gather(-1, row[0, 1:, None]).squeeze(-1).cpu().numpy())
         return answers
 
@@ -76,7 +76,7 @@ class TransformersEngine:
         devices = [self._device] if self._device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(derive_seed(*request.seeds))
-            rows = self._model.generate(
+            rows = self.model.generate(
                 input_ids=prompt,
                 attention_mask=torch.ones_like(prompt),
                 do_sample=sampling.temperature > 0,
