@@ -165,12 +165,16 @@ class CreditedGroup:
     first token's, on which all of the completion's cost is charged, and each later one gets back `charge_scale` times
     what the tokens before it cost. The pulls add up to what the rewards alone make of the advantage, but for a scale
     that all parts of the group share.
+
+    `left_out` has the numbers of completions that take no part in the loss nor in its denominator; their advantage is
+    0.
     """
 
     summary: GroupSummary
     advantages: tuple[float, ...]
     pulls: tuple[Mapping[str, float], ...]
     charge_scale: float = 0.0
+    left_out: frozenset[int] = frozenset()
 
     @property
     def is_dead(self) -> bool:

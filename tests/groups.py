@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from data.problem import Problem
-from grpo.advantages.compute import charge_of, compute_advantages, takes_charge
+from grpo.advantages.compute import charge_of, compute_advantages, leave_out_truncated, takes_charge
 from grpo.batching.micro_batches import make_batches
 from grpo.parallel.world import DistributedWorld, SoleWorld, World
 from grpo.policy.credit import CreditAssigner
@@ -84,7 +84,8 @@ def credit_of(
     summaries, advantage = drawn_of(groups).selection.kept, advantage_of(update)
     charged = {n: row for n, row in enumerate(costs) if takes_charge(summaries[n], advantage)}
     charges = {number: [charge_of(one) for one in row] for number, row in charged.items()}
-    return compute_advantages(summaries, charges, rewards, advantage)
+    credited = compute_advantages(summaries, charges, rewards, advantage)
+    return [leave_out_truncated(one) for one in credited] if update.truncated == "leave_out" else credited
 
 
 def batches_of(

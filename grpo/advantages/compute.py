@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +51,17 @@ def compute_advantages(
     if advantage == "group_batch":
         return _of_step_less_groups(groups, charges, pulls)
     return _of_groups(groups, charges, advantage, pulls)
+
+
+def leave_out_truncated(credited: CreditedGroup) -> CreditedGroup:
+    """The same group, in which completions that the length limit cut off teach nothing.
+
+    DAPO (arXiv 2503.14476, section 3.4): overlong filtering takes truncated ones out of the loss, since a sound chain
+    of thought is no mistake for being long. Their rewards stay in what the group is compared with.
+    """
+    left_out = frozenset(n for n, finish in enumerate(credited.summary.finishes) if finish == "length")
+    kept = tuple(0.0 if n in left_out else value for n, value in enumerate(credited.advantages))
+    return replace(credited, advantages=kept, left_out=left_out)
 
 
 def takes_charge(group: GroupSummary, advantage: Advantage) -> bool:

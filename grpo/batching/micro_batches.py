@@ -62,14 +62,13 @@ def plan_batch(
     """What one pass of the optimiser computes, the same on all ranks.
 
     Completions without any advantage add nothing to the gradient and cost no forward pass, unless a KL or an entropy
-    term pulls on them. They count in the denominator all the same. Completions that the length limit cut off count
-    in neither where `update.truncated` leaves them out.
+    term pulls on them. They count in the denominator all the same, unless they are left out of both.
     """
     pulled = bool(settings.kl_weight and settings.kl_in == "loss") or settings.entropy_weight > 0
     pieces: list[Piece] = []
     lengths: list[int] = []
     for credited in credited_groups:
-        learnt = _learnt(credited, settings)
+        learnt = [index for index in range(len(credited.advantages)) if index not in credited.left_out]
         lengths += [credited.summary.lengths[index] for index in learnt]
         computed = [index for index in learnt if pulled or credited.advantages[index] or credited.charge_scale]
         pieces += split(credited, computed, settings.tokens_per_micro_batch)
@@ -77,17 +76,6 @@ def plan_batch(
         micro_batches=tuple(tuple(bin) for bin in balance(pieces, settings.tokens_per_micro_batch, num_ranks)),
         denominator=denominator(lengths, normalisation_of(settings), max_new_tokens),
     )
-
-
-def _learnt(credited: CreditedGroup, settings: UpdateSection) -> list[int]:
-    """The numbers of the completions that the loss is made of.
-
-    DAPO (arXiv 2503.14476, section 3.4): overlong filtering takes truncated ones out, since a sound chain of thought
-    is no mistake for being long. Their rewards stay in what the group is compared with.
-    """
-    leaves_out = settings.truncated == "leave_out"
-    finishes = credited.summary.finishes
-    return [index for index, finish in enumerate(finishes) if not (leaves_out and finish == "length")]
 
 
 def denominator(lengths: Sequence[int], normalise: Normalise, max_new_tokens: int) -> float:

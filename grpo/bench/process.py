@@ -34,10 +34,8 @@ def run_apart(function: Callable[[], Result], log: Path, look: Callable[[int], N
 
     Raises UserError for what is the user's to mend, BenchError for all else.
     """
-    # Else a file in the current folder that is called random.py is the standard library's, there.
-    os.environ["PYTHONSAFEPATH"] = "1"
     with ProcessPoolExecutor(1, get_context("spawn"), initializer=_begin, initargs=(log,)) as pool:
-        with _interrupts_held():
+        with _interrupts_held(), _safe_path():
             pid = pool.submit(os.getpid).result()
         work = pool.submit(attempt, function, log.stem)
         try:
@@ -67,6 +65,19 @@ def attempt(function: Callable[[], Result], name: str) -> Result:
             text = f"bench: {name}: out of memory ({str(error).strip():.120}); lower --budget, or measure less"
             raise UserError(text) from None
         raise BenchError(f"bench: {name} failed\n{traceback.format_exc()}") from None
+
+
+@contextlib.contextmanager
+def _safe_path() -> Iterator[None]:
+    """A process that is started now does not take a file of the current folder, random.py say, for a library's."""
+    before = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        yield
+    finally:
+        del os.environ["PYTHONSAFEPATH"]
+        if before is not None:
+            os.environ["PYTHONSAFEPATH"] = before
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import platform
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from types import TracebackType
@@ -139,15 +140,13 @@ class DistributedWorld:
     def __init__(self, device: torch.device, timeout_s: float = RANK_TIMEOUT_S) -> None:
         self.rank = int(os.environ["RANK"])
         self.size = int(os.environ["WORLD_SIZE"])
-        self.local_rank = int(os.environ.get("LOCAL_RANK", self.rank))
-        self.local_size = int(os.environ.get("LOCAL_WORLD_SIZE", self.size))
         self.device = device
         timeout = timedelta(seconds=timeout_s)
         cuda = device.type == "cuda"
         distributed.init_process_group("nccl" if cuda else "gloo", timeout=timeout, device_id=device if cuda else None)
         # A group of its own: a busy first rank holds up no collective of the device's backend.
         self._objects = distributed.new_group(backend="gloo", timeout=timeout)
-        self._node = self._node_group(timeout)
+        self._join_node(timeout)
 
     def stride(self, items: Sequence[Item]) -> list[Item]:
         return list(items[self.rank :: self.size])
@@ -218,15 +217,18 @@ class DistributedWorld:
         else:
             distributed.distributed_c10d._abort_process_group()
 
-    def _node_group(self, timeout: timedelta) -> Any:
-        """The ranks of this node. Every rank takes part in making every node's group, as torch wants it."""
-        own = None
-        for first in range(0, self.size, self.local_size):
-            ranks = list(range(first, min(first + self.local_size, self.size)))
+    def _join_node(self, timeout: timedelta) -> None:
+        """Find the ranks of this node, by its name and by the number that torchrun has given it.
+
+        Every rank takes part in making every node's group, as torch wants it; so nodes may have different numbers of
+        ranks, and a launcher need not say how many.
+        """
+        nodes = self.gather((platform.node(), os.environ.get("GROUP_RANK", "")))
+        for node in dict.fromkeys(nodes):
+            ranks = [rank for rank, other in enumerate(nodes) if other == node]
             group = distributed.new_group(ranks, timeout=timeout, backend="gloo")
             if self.rank in ranks:
-                own = group
-        return own
+                self._node, self.local_rank, self.local_size = group, ranks.index(self.rank), len(ranks)
 
 
 def join_world(wanted: str, timeout_s: float = RANK_TIMEOUT_S) -> World:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from grpo.advantages.compute import Charges, charge_of, compute_advantages, takes_charge
+from grpo.advantages.compute import Charges, charge_of, compute_advantages, leave_out_truncated, takes_charge
 from grpo.batching.micro_batches import make_batches
 from grpo.parallel.world import World
 from grpo.policy.policy import Policy
@@ -47,6 +47,8 @@ class CreditAssigner:
         charged = [one.position for one in kept if takes_charge(one, advantage)]
         costs = self._policy.kl_costs({one: drawn.own[one] for one in charged if one in drawn.own})
         groups = compute_advantages(kept, self._charges(costs), self._rewards, advantage)
+        if self._settings.truncated == "leave_out":
+            groups = [leave_out_truncated(one) for one in groups]
         return Credit(tuple(groups), costs)
 
     def batches(self, drawn: DrawnGroups, credit: Credit) -> list[Batch]:

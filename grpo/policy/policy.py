@@ -220,7 +220,8 @@ class Policy:
     def _group_costs(self, group: ScoredGroup, reference: Reference) -> KlCosts:
         completions = [one.token_ids for one in group.group.completions]
         costs: list[Tensor] = []
-        for part in _within_budget(completions, self.settings.update.tokens_per_micro_batch):
+        room = self.settings.update.tokens_per_micro_batch - len(group.group.prompt.token_ids)
+        for part in _within_budget(completions, room):
             packed = pack([_unweighted_tree(group.group.prompt.token_ids, part)], self._world.device)
             logps, _ = self.network.logprobs(packed, self.settings.rollout.temperature)
             kl = self._kl(logps, self._reference_logps(reference, packed))

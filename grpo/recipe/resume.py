@@ -27,7 +27,7 @@ RESUMABLE = {
     "update.tokens_per_micro_batch": "the update does not depend on how it is cut up",
     "update.max_bad_steps": "it decides when a run ends",
     "scoring.workers": "how many verdicts are made at once",
-    "scoring.deadline_s": "limits on a verdict: what they stop counts as a failure, not as a wrong answer",
+    "scoring.deadline_s": "limits on a verdict: what they stop is a failure, and earns what a wrong answer does",
     "scoring.memory_gib": "the same",
     "scoring.max_failed_frac": "it decides when a run ends",
     "scoring.when_failing": "the same",

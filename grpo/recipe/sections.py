@@ -142,7 +142,8 @@ class UpdateSection(Section):
     """Weight of the KL to the reference policy; 0 loads no reference model."""
     kl_estimator: Literal["k1", "k2", "k3"] = "k3"
     kl_in: Literal["loss", "reward"] = "loss"
-    """loss: a term beside the objective; reward: taken off the reward before advantages are computed."""
+    """loss: a term beside the objective; reward: charged on the advantages, after rewards have been compared in their
+    group; over the step (`batch`, `group_batch`) token by token, before all tokens are normalised."""
     reference_every: Annotated[int, Field(ge=0)] = 0
     """Steps after which the reference becomes the policy of that step; 0 keeps the first policy."""
     entropy_weight: Annotated[float, Field(ge=0)] = 0.0

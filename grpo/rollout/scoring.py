@@ -74,8 +74,8 @@ class GroupScorer:
             submitted.append(group)
         with self._clock.phase("score"):
             results = [self._scorer.collect_first() for _ in submitted]
-            failures = self._world.gather(_failures(results))
-        self._check_failures(failures, step)
+        # Outside the phase: this waits for ranks that are still generating.
+        self._check_failures(self._world.gather(_failures(results)), step)
         scored = [ScoredGroup(group, scores) for group, (scores, _) in zip(submitted, results, strict=True)]
         return sorted(scored, key=lambda one: one.group.position)
 
@@ -100,7 +100,8 @@ class GroupScorer:
             if self._scoring.when_failing == "stop":
                 named = [line for one in of_ranks for line in one.named]
                 raise UserError("\n".join([limit, *named[:_FAULTS_NAMED]]))
-            _LOG.warning("%s", limit)
+            if self._world.rank == 0:
+                _LOG.warning("%s", limit)
 
     def _request(self, group: Group, step: int) -> ScoreRequest:
         problem = group.prompt.problem

@@ -210,15 +210,17 @@ def drawn_rows(step: int, drawn: DrawnGroups, credit: Credit, template: Template
     `in_batch`: whether the completion is one of those that the step learns from, if only by being counted.
     """
     rows: OwnRows = {}
-    advantages = {one.summary.position: one.advantages for one in credit.groups}
+    credited = {one.summary.position: one for one in credit.groups}
     for place, group in enumerate(drawn.selection.groups):
         if (own := drawn.own.get(group.position)) is not None:
-            worth = advantages.get(group.position)
+            worth = credited.get(group.position)
             rows[0, place] = [
-                {**row, "advantage": advantage, "in_batch": worth is not None}
-                for row, advantage in zip(
-                    completion_rows(step, own, template), worth or [0.0] * len(group.scores), strict=True
-                )
+                {
+                    **row,
+                    "advantage": worth.advantages[index] if worth else 0.0,
+                    "in_batch": worth is not None and index not in worth.left_out,
+                }
+                for index, row in enumerate(completion_rows(step, own, template))
             ]
     return rows
 

@@ -761,9 +761,7 @@ MUTANTS = (
     _mutant(
         "the spread inside completions forgotten", "advantages", "part.squares + part.count", "part.count", "advantages"
     ),
-    _mutant(
-        "truncated completions count", "batching", 'if not (leaves_out and finish == "length")', "if True", "batch"
-    ),
+    _mutant("truncated completions count", "advantages", 'if finish == "length")', "if False)", "batch"),
     _mutant("the ranks keep their turns", "batching", "(each if number % 2 == 0 else each[::-1])", "each", "balance"),
     _mutant(
         "a reference asked in each pass",

@@ -267,10 +267,13 @@ class Recorder:
     def __init__(self) -> None:
         self.calls: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = []
         self.distributed_c10d = self
+        self.nodes = [("one", ""), ("one", ""), ("two", ""), ("two", "")]
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         def record(*arguments: Any, **options: Any) -> Any:
             self.calls.append((name, arguments, options))
+            if name == "all_gather_object":
+                arguments[0][:] = self.nodes
             return f"group {len(self.calls)}"
 
         return record
@@ -282,9 +285,10 @@ class Recorder:
 @pytest.fixture
 def recorded(monkeypatch: pytest.MonkeyPatch) -> Recorder:
     """The second of four ranks, two of which are on each node."""
-    numbers = {"RANK": "1", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}
-    for name, value in numbers.items():
+    for name, value in {"RANK": "1", "WORLD_SIZE": "4"}.items():
         monkeypatch.setenv(name, value)
+    monkeypatch.delenv("GROUP_RANK", raising=False)
+    monkeypatch.setattr("platform.node", lambda: "one")
     recorder = Recorder()
     monkeypatch.setattr(world_module, "distributed", recorder)
     return recorder
@@ -307,8 +311,28 @@ def test_every_wait_but_for_gradients_is_over_gloo_and_bounded(recorded: Recorde
     world.gather_on_first("x")
     world.broadcast("x")
     assert len(recorded.calls) == 6
-    objects, node = "group 2", "group 3"
+    objects, node = "group 2", "group 4"
     assert [options["group"] for _, _, options in recorded.calls] == [objects, node, *[objects] * 4]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "place"),
+    [
+        ([("one", ""), ("one", ""), ("two", ""), ("two", "")], (1, 2)),
+        ([("zero", ""), ("one", ""), ("one", ""), ("one", "")], (0, 3)),
+        ([("one", "0"), ("one", "1"), ("one", "1"), ("one", "0")], (0, 2)),
+        ([("two", ""), ("one", ""), ("two", ""), ("two", "")], (0, 1)),
+    ],
+)
+def test_a_rank_knows_its_place_on_its_node(
+    nodes: list[tuple[str, str]], place: tuple[int, int], recorded: Recorder
+) -> None:
+    """Whatever the launcher says of it, and however many ranks the other nodes have."""
+    recorded.nodes = nodes
+    world = DistributedWorld(torch.device("cpu"))
+    assert (world.local_rank, world.local_size) == place
+    members = [arguments[0] for name, arguments, _ in recorded.calls if name == "new_group" and arguments]
+    assert sorted(rank for ranks in members for rank in ranks) == [0, 1, 2, 3]
 
 
 def test_after_an_error_the_groups_are_aborted_and_nobody_is_waited_for(recorded: Recorder) -> None:
