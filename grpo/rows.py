@@ -25,7 +25,9 @@ from rewards import jsonl
 METRICS = "metrics.jsonl"
 COMPLETIONS = "completions.jsonl"
 EVALS = "evals.jsonl"
+CHANGES = "recipe_changes.jsonl"
 ROW_FILES = (METRICS, COMPLETIONS, EVALS)
+"""Those that are cut back when a run goes on; changes of the recipe are kept."""
 
 _STEP = re.compile(rb'"step"\s*:\s*(\d+)')
 _CLOSED_PART = re.compile(r"completions_(\d{6,})\.jsonl(?:\.gz)?")
