@@ -25,11 +25,14 @@ from rewards import jsonl
 METRICS = "metrics.jsonl"
 COMPLETIONS = "completions.jsonl"
 EVALS = "evals.jsonl"
+CHANGES = "recipe_changes.jsonl"
 ROW_FILES = (METRICS, COMPLETIONS, EVALS)
+"""Those that are cut back when a run goes on; changes of the recipe are kept."""
 
 _STEP = re.compile(rb'"step"\s*:\s*(\d+)')
 _CLOSED_PART = re.compile(r"completions_(\d{6,})\.jsonl(?:\.gz)?")
-_DAMAGED = (EOFError, zlib.error, gzip.BadGzipFile)
+DAMAGED = (EOFError, zlib.error, gzip.BadGzipFile)
+"""What reading a damaged part raises."""
 
 
 @dataclass(frozen=True, order=True)
@@ -48,10 +51,9 @@ class ClosedPart:
 
     def open(self) -> BinaryIO:
         """Its text. Raises FileNotFoundError where the part has been removed."""
-        # A running training may compress the part, and remove the plain file, between two of these attempts.
-        for file in (self.compressed, self.plain):
-            with contextlib.suppress(FileNotFoundError):
-                return _open(file)
+        # The plain file goes only once the compressed one is in place; where both are there, it is the surer one.
+        with contextlib.suppress(FileNotFoundError):
+            return _open(self.plain)
         return _open(self.compressed)
 
 
@@ -73,10 +75,10 @@ def lines_of(file: Path, steps: Collection[int] | None = None) -> Iterator[bytes
     before = -1
     for part in closed_parts(file):
         if steps is None or any(before < step <= part.last_step for step in steps):
-            with contextlib.suppress(FileNotFoundError, *_DAMAGED), part.open() as handle:
+            with contextlib.suppress(FileNotFoundError, *DAMAGED), part.open() as handle:
                 yield from handle
         before = part.last_step
-    with contextlib.suppress(FileNotFoundError, *_DAMAGED), _open(file) as handle:
+    with contextlib.suppress(FileNotFoundError, *DAMAGED), _open(file) as handle:
         yield from handle
 
 

@@ -26,9 +26,14 @@ def _hash(file: Path) -> str:
 
 def flush_and_hash(file: Path) -> str:
     """Put a file on the disk and return its SHA-256."""
+    flush_file(file)
+    return _hash(file)
+
+
+def flush_file(file: Path) -> None:
+    """Put a file's bytes on the disk, so that they outlive a power cut."""
     with file.open("rb") as handle:
         os.fsync(handle.fileno())
-        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def flush_folder(folder: Path) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from statistics import fmean
 
-from grpo.evaluation.changes import SourceChange, told
+from grpo.evaluation.changes import SourceChange
 from grpo.report.formats import bounds, shown
 from grpo.report.read import RunFiles
 from grpo.row_values import Row, number
@@ -85,7 +85,7 @@ def _verdict(source: SourceChange) -> str:
     moved = f"{'rose' if last.value > first.value else 'fell'} by {100 * abs(last.value - first.value):.1f} points"
     if last.value == first.value:
         moved = "is unchanged"
-    why = f" {told(source.paired)}" if source.paired else ""
+    why = f" {source.told}" if source.told else ""
     return f"Held-out accuracy on {source.source} {moved} from step {first.step:,} to step {last.step:,}.{why}"
 
 

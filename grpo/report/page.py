@@ -15,7 +15,7 @@ from bokeh.plotting import figure
 from jinja2 import Environment, PackageLoader, Template
 from markupsafe import Markup
 
-from grpo.evaluation.changes import first_and_last, source_changes, told
+from grpo.evaluation.changes import first_and_last, source_changes
 from grpo.report import colours
 from grpo.report.charts import THEME, plots
 from grpo.report.completions import cut, flips, pick, pieces
@@ -24,14 +24,15 @@ from grpo.report.headline import facts, tiles, verdict
 from grpo.report.panels import OUTCOME_COLOURS, sections
 from grpo.report.read import RunFiles
 from grpo.row_values import number
-from grpo.rows import COMPLETIONS, EVALS, read_rows
+from grpo.rows import CHANGES, COMPLETIONS, EVALS, read_rows
 
 _LIBRARY = "server/static/js/bokeh.min.js"
 
 
 def page_of(run: RunFiles) -> str:
     """The whole report as HTML."""
-    sources = source_changes(run.rows, read_rows(run.folder / EVALS, first_and_last(run.rows)))
+    judged = read_rows(run.folder / EVALS, first_and_last(run.rows))
+    sources = source_changes(run.rows, judged, read_rows(run.folder / CHANGES))
     found = sections(run.rows, sources)
     drawn = plots([chart for _, charts in found for chart in charts])
     library, script = _text_of("bokeh", _LIBRARY), _text_of("grpo.report", "page.js")
@@ -56,7 +57,7 @@ def page_of(run: RunFiles) -> str:
 
 def _template() -> Template:
     world = Environment(loader=PackageLoader("grpo.report", ""), autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    world.filters |= {"shown": shown, "signed": signed, "bounds": bounds, "told": told}
+    world.filters |= {"shown": shown, "signed": signed, "bounds": bounds}
     world.filters |= {"cut": cut, "themed": colours.themed}
     world.globals |= {"number": number, "pieces": pieces, "colours": colours, "outcome_colours": OUTCOME_COLOURS}
     return world.get_template("page.html")

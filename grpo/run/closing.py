@@ -8,6 +8,7 @@ import warnings
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
+from grpo.checkpoints.manifest import flush_file, flush_folder
 from grpo.rows import ClosedPart, closed_parts
 
 _CHUNK_BYTES = 2**20
@@ -39,6 +40,11 @@ class Closer:
             if error := self._at_work.pop().exception():
                 warnings.warn(f"{self._open_file.parent}: a closed part stays as it is: {error}", stacklevel=2)
 
+    def remove_leftovers(self) -> None:
+        """Remove what a run that was killed had begun to write; only for the one who writes in the folder."""
+        for file in self._open_file.parent.glob(".*.jsonl*.writing"):
+            file.unlink()
+
     def close(self) -> None:
         """Wait for the thread, and end it."""
         self.wait()
@@ -63,13 +69,18 @@ class Closer:
 
 
 def _compress(part: ClosedPart) -> None:
-    """Write the compressed file whole, rename it into place, and only then remove the plain one."""
+    """Write the compressed file whole, rename it into place, and only then remove the plain one.
+
+    Each is on the disk before the next is done, so that a power cut leaves one of the two files whole.
+    """
     temporary = part.plain.with_name(f".{part.compressed.name}.writing")
     try:
         with part.plain.open("rb") as source, gzip.open(temporary, "wb", compresslevel=6) as target:
             shutil.copyfileobj(source, target, _CHUNK_BYTES)
+        flush_file(temporary)
     except OSError:
         temporary.unlink(missing_ok=True)
         raise
     temporary.replace(part.compressed)
+    flush_folder(part.compressed.parent)
     part.plain.unlink()

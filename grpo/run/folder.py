@@ -17,11 +17,10 @@ from grpo.errors import RecipeError, UserError
 from grpo.recipe.load import dump_recipe, load_recipe
 from grpo.recipe.resume import RecipeChange, changes
 from grpo.recipe.sections import Recipe
-from grpo.rows import ROW_FILES
+from grpo.rows import CHANGES, ROW_FILES
 from grpo.run.environment import environment
 from grpo.run.row_files import RowFiles
 
-CHANGES = "recipe_changes.jsonl"
 _RECIPE = "recipe.yaml"
 _ENVIRONMENT = "environment.json"
 _LOCK = "lock"

@@ -16,7 +16,7 @@ from grpo.recipe.interval import is_due
 from grpo.recipe.sections import Recipe
 from grpo.records import DrawnGroups, ScoredGroup
 from grpo.report import write_report
-from grpo.rows import COMPLETIONS, EVALS, METRICS, read_rows
+from grpo.rows import CHANGES, COMPLETIONS, EVALS, METRICS, read_rows
 from grpo.run.folder import RunFolder
 from grpo.run.metrics import step_metrics
 from grpo.run.screen import Display
@@ -137,7 +137,8 @@ class MainLog:
         report = write_report(self._folder.path)
         rows = list(read_rows(self._folder.path / METRICS))
         judged = read_rows(self._folder.path / EVALS, first_and_last(rows))
-        self._display.summary(source_changes(rows, judged), report)
+        changed = read_rows(self._folder.path / CHANGES)
+        self._display.summary(source_changes(rows, judged, changed), report)
 
     def _keep_evaluation(self, step: int, found: Evaluation) -> None:
         rows = self._world.gather_on_first(evaluation_rows(step, found, self._template))

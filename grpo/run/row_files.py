@@ -6,13 +6,13 @@ import json
 import math
 import mmap
 import os
-import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from grpo.checkpoints.manifest import flush_file, flush_folder
 from grpo.recipe.sections import LogSection
-from grpo.rows import COMPLETIONS, ROW_FILES, ClosedPart, closed_parts, step_of
+from grpo.rows import COMPLETIONS, DAMAGED, ROW_FILES, ClosedPart, closed_parts, step_of
 from grpo.run.closing import Closer
 from rewards import jsonl
 
@@ -51,13 +51,15 @@ class RowFiles:
         one. Returns a line for each file that is not what it was.
         """
         self._closer.wait()
-        self._reopen(step, was_empty=ends is not None and ends.get(COMPLETIONS) == 0)
+        self._closer.remove_leftovers()
+        damage = self._reopen(step, was_empty=ends is not None and ends.get(COMPLETIONS) == 0)
         cut = (_cut(self._folder / name, step, None if ends is None else ends.get(name, 0)) for name in ROW_FILES)
-        return [line for line in cut if line]
+        return [line for line in (damage, *cut) if line]
 
     def set_aside(self) -> None:
         """Keep all rows as ``*.before_restart.jsonl``: all steps will be made again."""
         self._closer.wait()
+        self._closer.remove_leftovers()
         for old in self._folder.glob("*.before_restart.jsonl*"):
             old.unlink()
         parts = closed_parts(self._folder / COMPLETIONS)
@@ -70,26 +72,30 @@ class RowFiles:
         """Wait until closed parts are compressed."""
         self._closer.close()
 
-    def _reopen(self, step: int, was_empty: bool) -> None:
+    def _reopen(self, step: int, was_empty: bool) -> str | None:
         """Make the part that was open when `step` was done the open one again, and remove what was closed since.
 
         That part may end with `step` itself, since parts are closed when the next step has rows; unless `was_empty`.
+        Where it is damaged, what can be read of it is kept, and what is to be said of it returned.
         """
         file = self._folder / COMPLETIONS
         later = [part for part in closed_parts(file) if part.last_step >= step + was_empty]
         if not later:
-            return
-        if _begins_by(later[0], step):
-            text = file.with_name(f".{file.name}.writing")
-            with later[0].open() as source, text.open("wb") as target:
-                shutil.copyfileobj(source, target, _MIB)
+            return None
+        text = file.with_name(f".{file.name}.writing")
+        error = _write_lines(later[0], text)
+        if _begins_by(text, step):
+            flush_file(text)
             text.replace(file)
         else:
+            text.unlink()
             file.unlink(missing_ok=True)
+        flush_folder(self._folder)
         # The newest first: if this is broken off, the part that was reopened is still there, to be reopened again.
         for part in reversed(later):
             part.plain.unlink(missing_ok=True)
             part.compressed.unlink(missing_ok=True)
+        return None if error is None else _damage(later[0], step, error)
 
 
 def last_step(file: Path) -> int | None:
@@ -98,9 +104,26 @@ def last_step(file: Path) -> int | None:
         return step_of(text[text.rfind(b"\n", 0, len(text) - 1) + 1 :])
 
 
-def _begins_by(part: ClosedPart, step: int) -> bool:
-    """Whether a part's first row is of this step or of one before."""
-    with part.open() as lines:
+def _write_lines(part: ClosedPart, target: Path) -> Exception | None:
+    """Write a part's text; where it is damaged the whole lines before that, and return the error."""
+    with part.open() as lines, target.open("wb") as text:
+        try:
+            text.writelines(lines)
+        except DAMAGED as error:
+            return error
+    return None
+
+
+def _damage(part: ClosedPart, step: int, error: Exception) -> str:
+    return (
+        f"{part.compressed}: is not what it was when step {step} was done: it is damaged ({error}); the run goes on "
+        "with the rows that could be read"
+    )
+
+
+def _begins_by(file: Path, step: int) -> bool:
+    """Whether a file's first row is of this step or of one before."""
+    with file.open("rb") as lines:
         first = step_of(lines.readline())
     return first is not None and first <= step
 

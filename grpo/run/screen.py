@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
-from grpo.evaluation.changes import SourceChange, source_changes, told
+from grpo.evaluation.changes import SourceChange, source_changes
 from grpo.report.formats import bounds, shown, signed
 from grpo.row_values import Row, number, part_names
 
@@ -232,7 +232,7 @@ def summary_lines(changes: Sequence[SourceChange]) -> list[str]:
             lines.append(_table_line(f"  {one.label}", before, shown(one.after, one.is_share), delta))
             if one.metric == "accuracy":
                 lines.append(_interval_line(change))
-        lines += [f"  {told(change.paired)}"] if change.paired else []
+        lines += [f"  {change.told}"] if change.told else []
     return lines
 
 

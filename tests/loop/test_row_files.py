@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -243,6 +244,97 @@ def test_a_disk_that_fills_up_while_a_part_is_compressed_costs_no_row(
     assert sorted(file.name for file in run_dir.iterdir()) == ["completions.jsonl", "completions_000002.jsonl", METRICS]
 
 
+Done = list[tuple[str, Path]]
+
+
+@pytest.fixture
+def done(monkeypatch: pytest.MonkeyPatch) -> Done:
+    """Every flush, rename and removal in its order, each with what it was done to."""
+    found: Done = []
+    fsync, replace, unlink = os.fsync, Path.replace, Path.unlink
+
+    def noted_fsync(handle: int) -> None:
+        fsync(handle)
+        found.append(("flush", Path(os.readlink(f"/proc/self/fd/{handle}"))))
+
+    def noted_replace(self: Path, target: Path) -> Path:
+        found.append(("rename", self))
+        return replace(self, target)
+
+    def noted_unlink(self: Path, missing_ok: bool = False) -> None:
+        found.extend([("remove", self)] if self.exists() else [])
+        unlink(self, missing_ok=missing_ok)
+
+    monkeypatch.setattr(os, "fsync", noted_fsync)
+    monkeypatch.setattr(Path, "replace", noted_replace)
+    monkeypatch.setattr(Path, "unlink", noted_unlink)
+    return found
+
+
+def test_the_compressed_file_is_on_the_disk_before_the_plain_one_goes(
+    open_rows: Rows, tmp_path: Path, done: Done
+) -> None:
+    rows, run_dir = open_rows(), tmp_path / "run"
+    write_steps(rows, [1, 2, 3])
+    rows.close()
+    temporary = run_dir / ".completions_000002.jsonl.gz.writing"
+    assert done == [
+        ("flush", temporary),
+        ("rename", temporary),
+        ("flush", run_dir),
+        ("remove", run_dir / "completions_000002.jsonl"),
+    ]
+
+
+def test_the_reopened_file_is_on_the_disk_before_its_part_goes(open_rows: Rows, tmp_path: Path, done: Done) -> None:
+    rows, run_dir = open_rows(), tmp_path / "run"
+    write_steps(rows, [1, 2])
+    ends = ends_now(run_dir)
+    write_steps(rows, [3])
+    rows.close()
+    done.clear()
+    assert rows.cut_back(2, ends) == []
+    temporary = run_dir / ".completions.jsonl.writing"
+    assert done == [
+        ("flush", temporary),
+        ("rename", temporary),
+        ("flush", run_dir),
+        ("remove", run_dir / "completions_000002.jsonl.gz"),
+    ]
+
+
+class Killed(BaseException):
+    """In place of a signal that cannot be caught."""
+
+
+@pytest.mark.parametrize("goes_on", [True, False])
+def test_a_kill_before_the_rename_leaves_the_plain_file_whole_and_nothing_behind_in_the_end(
+    open_rows: Rows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, goes_on: bool
+) -> None:
+    def killed(self: Path, target: Path) -> Path:
+        raise Killed
+
+    rows, run_dir = open_rows(), tmp_path / "run"
+    write_steps(rows, [1, 2])
+    ends, text = ends_now(run_dir), (run_dir / COMPLETIONS).read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", killed)
+        write_steps(rows, [3])
+        with pytest.warns(UserWarning, match="stays as it is"):
+            rows.close()
+    leftover = run_dir / ".completions_000002.jsonl.gz.writing"
+    assert leftover.exists()
+    assert (run_dir / "completions_000002.jsonl").read_bytes() == text
+    assert completions(run_dir) == two_each(1, 2, 3)
+    again = open_rows()
+    if goes_on:
+        assert again.cut_back(2, ends) == []
+        assert completions(run_dir) == two_each(1, 2)
+    else:
+        again.set_aside()
+    assert not list(run_dir.glob(".*.writing"))
+
+
 @pytest.mark.parametrize("knows_ends", [True, False])
 @pytest.mark.parametrize("checkpoint", range(1, 8))
 def test_parts_that_were_closed_after_the_checkpoint_are_open_again(
@@ -283,6 +375,63 @@ def test_reopening_that_was_broken_off_is_done_again(
                 rows.cut_back(3, ends)
     assert rows.cut_back(3, ends) == []
     assert completions(run_dir) == two_each(1, 2, 3)
+
+
+@pytest.mark.parametrize("knows_ends", [True, False])
+@pytest.mark.parametrize("damage", ["torn", "head", "middle", "sum"])
+def test_a_damaged_part_is_reopened_with_what_can_be_read(
+    open_rows: Rows, tmp_path: Path, damage: str, knows_ends: bool
+) -> None:
+    """Part 4, of steps 3 and 4, was open when step 3 was done."""
+    rows, run_dir = open_rows(), tmp_path / "run"
+    write_steps(rows, range(1, 4))
+    ends = ends_now(run_dir)
+    write_steps(rows, range(4, 8))
+    rows.close()
+    part = run_dir / "completions_000004.jsonl.gz"
+    whole = part.read_bytes()
+    header = whole.index(b"\x00", 10) + 1  # ten bytes and the file's name
+    changed = {
+        "torn": whole[:-9],
+        "head": b"no gzip" + whole[7:],
+        "middle": whole[:header] + b"\xff" * (len(whole) - header),
+        "sum": whole[:-8] + b"\x00" * 4 + whole[-4:],
+    }
+    part.write_bytes(changed[damage])
+    said = rows.cut_back(3, ends if knows_ends else None)
+    assert said[0].startswith(f"{part}: is not what it was when step 3 was done: it is damaged (")
+    assert completions(run_dir)[:4] == two_each(1, 2)
+    assert completions(run_dir)[4:] == (two_each(3) if damage in ("torn", "sum") else [])
+    write_steps(open_rows(), [4, 5])
+    assert completions(run_dir)[-4:] == two_each(4, 5)
+
+
+def test_of_a_large_torn_part_the_whole_lines_before_the_tear_are_kept(open_rows: Rows, tmp_path: Path) -> None:
+    """Random letters do not compress well: half of the file holds about half of the rows."""
+    rows, run_dir = open_rows(completions_part_mib=0.2), tmp_path / "run"
+    draw = random.Random(0)
+    for step in range(1, 101):
+        rows.append(COMPLETIONS, [{"step": step, "index": 0, "text": "".join(draw.choices("abcdefgh", k=4000))}])
+    rows.close()
+    first = closed_parts(run_dir / COMPLETIONS)[0]
+    assert first.last_step > 50
+    text = first.compressed.read_bytes()
+    first.compressed.write_bytes(text[: len(text) // 2])
+    assert len(rows.cut_back(first.last_step, None)) == 1
+    kept = steps_in(run_dir / COMPLETIONS)
+    assert kept == list(range(1, len(kept) + 1))
+    assert abs(len(kept) - first.last_step / 2) < 5
+
+
+def test_where_a_kill_left_both_files_of_a_part_the_plain_one_counts(open_rows: Rows, tmp_path: Path) -> None:
+    rows, run_dir = open_rows(), tmp_path / "run"
+    write_steps(rows, [1, 2])
+    ends = ends_now(run_dir)
+    (run_dir / COMPLETIONS).rename(run_dir / "completions_000002.jsonl")
+    (run_dir / "completions_000002.jsonl.gz").write_bytes(b"torn")
+    assert completions(run_dir) == two_each(1, 2)
+    assert rows.cut_back(2, ends) == []
+    assert completions(run_dir) == two_each(1, 2)
 
 
 @pytest.mark.parametrize("still_there", [[8], []])

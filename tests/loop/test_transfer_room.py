@@ -7,15 +7,17 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from ranks import SLOW_IMPORTS
 
 from grpo.errors import UserError
-from grpo.rollout.weight_sync.transport import ROOM_FACTOR, transfer_folder
+from grpo.rollout.weight_sync.transport import ORPHAN_AGE_S, ROOM_FACTOR, transfer_folder
 
 
 def places_in(folder: Path) -> list[Path]:
@@ -104,3 +106,60 @@ def test_a_folder_whose_writer_was_killed_is_removed_in_time(tmp_path: Path) -> 
     os.utime(foreign, (0, 0))
     transfer_folder(1, [place])
     assert [one.exists() for one in (dead, fresh, foreign)] == [False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("began_after_s", "is_kept"),
+    [(-100.0, True), (0.0, True), (1.0, True), (60.0, False), (ORPHAN_AGE_S, False)],
+)
+def test_a_process_that_began_after_the_last_write_is_not_the_writer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, began_after_s: float, is_kept: bool
+) -> None:
+    """Containers that are started again give the same numbers to their processes: this one has the writer's."""
+    [place, _] = places_in(tmp_path)
+    folder = place / f"grpo-weights-{os.getpid()}-9-a"
+    folder.mkdir()
+    written = time.time() - ORPHAN_AGE_S - 50
+    os.utime(folder, (written, written))
+    monkeypatch.setattr(psutil.Process, "create_time", lambda self: written + began_after_s)
+    transfer_folder(1, [place])
+    assert folder.exists() == is_kept
+
+
+def test_the_number_of_a_running_process_does_not_keep_an_older_folder(tmp_path: Path) -> None:
+    """Without anything made up: this process's own number, in a folder of long before it."""
+    [place, _] = places_in(tmp_path)
+    old, new = (place / f"grpo-weights-{os.getpid()}-9-{name}" for name in ("old", "new"))
+    for folder in (old, new):
+        folder.mkdir()
+    os.utime(old, (0, 0))
+    transfer_folder(1, [place])
+    assert [old.exists(), new.exists()] == [False, True]
+
+
+def test_a_folder_of_another_s_process_that_began_later_is_still_left_alone_for_a_while(tmp_path: Path) -> None:
+    """It may be of a process of another container that has the same number."""
+    [place, _] = places_in(tmp_path)
+    folder = place / f"grpo-weights-{os.getpid()}-9-a"
+    folder.mkdir()
+    written = time.time() - ORPHAN_AGE_S + 60
+    os.utime(folder, (written, written))
+    transfer_folder(1, [place])
+    assert folder.exists()
+
+
+def test_where_nothing_has_room_the_promised_folders_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    places = places_in(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: shutil._ntuple_diskusage(2**31, 2**30, 2**30))
+    given = [transfer_folder(int(2**29 / ROOM_FACTOR) + 1, places) for _ in range(2)]
+    assert [folder.parent for folder in given] == places
+    with pytest.raises(UserError) as raised:
+        transfer_folder(2**30, places)
+    for folder in given:
+        assert f"{folder} (0.50 GiB)" in str(raised.value)
+    assert "remove those whose run has ended" in str(raised.value)
+    for folder in given:
+        folder.rmdir()
+    with pytest.raises(UserError) as raised:
+        transfer_folder(2**30, places)
+    assert "promised" not in str(raised.value)

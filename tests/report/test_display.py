@@ -122,6 +122,19 @@ def test_the_summary_says_what_follows_from_the_verdicts() -> None:
     ]
 
 
+def test_the_summary_says_where_nothing_can_be_compared() -> None:
+    row = {"source": "gsm8k", "problem_id": "a", "index": 0}
+    held_out = [row | {"step": 0, "outcome": "wrong"}, row | {"step": 80, "outcome": "correct"}]
+    changed = {"step": 41, "key": "eval.temperature", "old": 0.0, "new": 1.0}
+    stream = io.StringIO()
+    changes = source_changes([BEFORE, ROW, AFTER], held_out, [changed])
+    make_display(80, 0, stream).summary(changes, Path("report.html"))
+    assert stream.getvalue().splitlines()[6] == (
+        "  The evaluation was changed between step 0 and step 80 (eval.temperature was 0.0, then 1.0): the two "
+        "cannot be compared."
+    )
+
+
 def test_where_no_problem_moved_there_is_no_interval_of_the_change() -> None:
     row = {"source": "gsm8k", "problem_id": "a", "index": 0, "outcome": "wrong"}
     held_out = [row | {"step": step} for step in (0, 80)]

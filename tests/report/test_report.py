@@ -189,6 +189,66 @@ def test_without_verdicts_nothing_is_said_of_chance() -> None:
     assert found.paired is None
 
 
+def test_other_problems_under_the_same_ids_are_not_compared() -> None:
+    """The id of a generated problem is its number, whatever was asked under it."""
+    before, after = judged(0, {"p0": "w", "p1": "w"}), judged(5, {"p0": "r", "p1": "r"})
+    asked_otherwise = [before[0], before[1], {**after[0], "question": "another"}, after[1]]
+    [found] = source_changes(evaluated({0: 0.0, 5: 1.0}), asked_otherwise)
+    assert found.paired is None
+    assert verdict([found], []) == (
+        "Held-out accuracy on a rose by 100.0 points from step 0 to step 5. The evaluation was changed between step 0 "
+        "and step 5 (they do not hold the same problems): the two cannot be compared."
+    )
+    for key in ("gold", "checker"):
+        [found] = source_changes(evaluated({0: 0.0, 5: 1.0}), [*before, {**after[0], key: "9"}, after[1]])
+        assert found.paired is None, key
+    [found] = source_changes(evaluated({0: 0.0, 5: 1.0}), [*before, after[0]])
+    assert "do not hold the same problems" in found.told
+
+
+def changed(step: int, key: str, old: object, new: object, **more: object) -> dict[str, Any]:
+    return {"step": step, "key": key, "old": old, "new": new, **more}
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ([changed(3, "eval.temperature", 0.0, 1.0)], "eval.temperature was 0.0, then 1.0"),
+        ([changed(5, "eval.max_new_tokens", None, 9)], "eval.max_new_tokens was None, then 9"),
+        ([changed(3, "eval.num_completions", 1, 2)], "eval.num_completions was 1, then 2"),
+        ([changed(6, "eval.temperature", 0.0, 1.0)], ""),  # after the last
+        ([changed(3, "eval.temperature", 0.0, 1.0), changed(4, "eval.temperature", 1.0, 0.0)], ""),  # and back
+        ([changed(3, "eval.every", 5, 1), changed(3, "update.lr", 1.0, 2.0)], ""),
+        ([changed(3, "eval.sources.1.path", None, "other.jsonl")], ""),  # the problems of this source are the same
+    ],
+)
+def test_evaluations_with_other_settings_are_not_compared(changes: list[dict[str, Any]], told: str) -> None:
+    held_out = [*judged(0, {"p": "w"}), *judged(5, {"p": "r"})]
+    [found] = source_changes(evaluated({0: 0.0, 5: 1.0}), held_out, changes)
+    assert (found.paired is None) == bool(told)
+    assert (f"step 0 and step 5 ({told}): the two cannot be compared." in found.told) == bool(told)
+
+
+def test_a_run_that_began_anew_with_other_settings_compares_with_itself() -> None:
+    """The change holds from step 1 by its row, but step 0 was evaluated again, after it."""
+    held_out = [*judged(0, {"p": "w"}), *judged(5, {"p": "r"})]
+    for time_unix, is_paired in ((99.0, True), (101.0, False), (103.0, True)):
+        changes = [changed(1, "eval.temperature", 0.0, 1.0, time_unix=time_unix)]
+        rows = [row | {"time_unix": 100.0 + i * 2} for i, row in enumerate(evaluated({0: 0.0, 5: 1.0}))]
+        [found] = source_changes(rows, held_out, changes)
+        assert (found.paired is not None) == is_paired
+
+
+def test_the_report_reads_what_was_changed(tmp_path: Path) -> None:
+    rows, held_out = eighteen_up_two_down()
+    write_rows(tmp_path / "evals.jsonl", held_out)
+    write_rows(tmp_path / "recipe_changes.jsonl", [changed(3, "eval.temperature", 0.0, 1.0)])
+    seen = text_of(report(rewrite(tmp_path, rows)))
+    assert seen.count("(eval.temperature was 0.0, then 1.0): the two cannot be compared.") == 2
+    assert "McNemar" not in seen
+    assert "both times" not in seen
+
+
 def test_several_completions_a_problem_are_judged_by_the_interval() -> None:
     before = {f"p{i}": "wwrr" for i in range(30)}
     after = {f"p{i}": "wrrr" if i < 20 else "wwrr" for i in range(30)}

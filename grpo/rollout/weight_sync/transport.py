@@ -23,6 +23,8 @@ Result = TypeVar("Result")
 
 ORPHAN_AGE_S = 600.0
 """Since when nothing has been written to a folder whose writer is gone, before it is removed."""
+CLOCK_SLACK_S = 2.0
+"""How far the time at which a process began, which counts from the machine's start, may be off a file's time."""
 ROOM_FACTOR = 1.2
 """Room that is asked for, as a multiple of what the tensors take."""
 _NAME = "grpo-weights-{pid}-{promised_bytes}-"
@@ -83,9 +85,17 @@ def transfer_folder(num_bytes: int, places: Sequence[Path] | None = None) -> Pat
                 prefix = _NAME.format(pid=os.getpid(), promised_bytes=wanted)
                 return Path(tempfile.mkdtemp(prefix=prefix, dir=place))
     raise UserError(
-        f"weight sync: {num_bytes / 2**30:.2f} GiB of weights fit none of {', '.join(map(str, places))}; free "
-        "some room, give the container more shared memory, or set TMPDIR"
+        f"weight sync: {num_bytes / 2**30:.2f} GiB of weights fit none of {', '.join(map(str, places))}"
+        f"{_promised_folders(places)}; free some room, give the container more shared memory, or set TMPDIR"
     )
+
+
+def _promised_folders(places: Sequence[Path]) -> str:
+    """In words: the folders that hold room there, which may be left over from runs of other containers."""
+    found = [
+        f"{folder} ({promised / 2**30:.2f} GiB)" for place in places for folder, _, promised in sorted(_folders(place))
+    ]
+    return f", where room is promised to {', '.join(found)}; remove those whose run has ended" if found else ""
 
 
 @contextmanager
@@ -130,6 +140,20 @@ def _remove_orphans(place: Path) -> None:
 def _is_orphan(folder: Path, pid: int) -> bool:
     """Nobody's any more: its writer is gone and, as other containers' processes cannot be seen, long so."""
     try:
-        return not psutil.pid_exists(pid) and time.time() - folder.stat().st_mtime > ORPHAN_AGE_S
+        written = folder.stat().st_mtime
     except OSError:
         return False
+    return time.time() - written > ORPHAN_AGE_S and not _may_be_writer(pid, written)
+
+
+def _may_be_writer(pid: int, written: float) -> bool:
+    """Whether a process of this number is there that had begun when the folder was last written to.
+
+    One that began later has only the number of the writer, as in a container that was started again.
+    """
+    try:
+        return bool(psutil.Process(pid).create_time() <= written + CLOCK_SLACK_S)
+    except psutil.NoSuchProcess:
+        return False
+    except psutil.Error:
+        return True
