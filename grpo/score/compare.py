@@ -30,14 +30,14 @@ class RecipeComparison:
         self._shown: list[str] = []
 
     def add(self, row: Row, score_a: Score | None, score_b: Score | None) -> dict[str, Any] | None:
-        """Count one row. Returns what is to be written of it, or None where outcome and reward are the same."""
+        """Count one row. Returns what is to be written of it, or None where the outcomes are the same."""
         for summary, score in zip(self.summaries, (score_a, score_b), strict=True):
             summary.add(row, score)
         if score_a is None or score_b is None:
             return None
         self._num_of_outcomes[score_a.outcome, score_b.outcome] += 1
         self._num_other_rewards += score_a.reward != score_b.reward
-        if score_a.outcome is score_b.outcome and score_a.reward == score_b.reward:
+        if score_a.outcome is score_b.outcome:
             return None
         if len(self._shown) < _ROWS_SHOWN:
             self._shown.append(_shown(row, score_a, score_b))
